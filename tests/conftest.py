@@ -1,0 +1,16 @@
+import itertools
+
+import jax
+import jax.random as jr
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def getkey():
+    """Fresh keys, the same in every run."""
+    counter = itertools.count()
+    return lambda: jr.fold_in(jr.key(5678), next(counter))
