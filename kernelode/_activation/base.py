@@ -1,0 +1,80 @@
+"""What an activation is: a pointwise function, and what it declares about itself."""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class AbstractActivation(eqx.Module):
+    """A pointwise nonlinearity sigma, called as `activation(x)` on an array of any shape.
+
+    How its Gaussian moments are integrated follows from which of the abstract classes below it
+    inherits: nothing else in the library looks at an activation's type.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """sigma(x), elementwise."""
+
+
+class AbstractSmoothActivation(AbstractActivation):
+    """Analytic on the real line: integrated by the trapezoidal rule and its Hermite spectrum."""
+
+
+class AbstractKinkedActivation(AbstractActivation):
+    """Continuous and analytic but for finitely many kinks (jumps of the first derivative)."""
+
+    @property
+    @abc.abstractmethod
+    def kinks(self) -> tuple[float, ...]:
+        """Where the first derivative jumps, in increasing order."""
+
+
+class AbstractClosedFormActivation(AbstractActivation):
+    """The second moment is known as a formula that JAX can differentiate everywhere."""
+
+    @abc.abstractmethod
+    def second_moment(
+        self, a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """E[sigma(x) sigma(y)] for Var x = a, Var y = b, Cov(x, y) = c, elementwise.
+
+        Has to be smooth where sigma is: finite, with finite derivatives, at `a = b = c`, at
+        `c = -a = -b` and at zero variance.
+        """
+
+
+class AbstractHomogeneousActivation(AbstractClosedFormActivation):
+    """Positively homogeneous of degree one: sigma(x) = slope_+ x for x > 0, slope_- x for x < 0."""
+
+    @property
+    @abc.abstractmethod
+    def slopes(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """(slope_-, slope_+)."""
+
+
+def derivatives(
+    activation: Callable[[Array], Array], x: Float[Array, "*shape"], order: int
+) -> Float[Array, " derivative *shape"]:
+    """sigma, sigma', ..., sigma^(order) at `x`, stacked, by nested forward differentiation.
+
+    Only the newest derivative is differentiated again, so the work grows as that of the highest
+    derivative, not as the sum over all of them.
+    """
+    ones = jnp.ones_like(x)
+
+    def next_order(tower):
+        def taller(x):
+            values, slopes = jax.jvp(tower, (x,), (ones,))
+            return (*values, slopes[-1])
+
+        return taller
+
+    tower = lambda x: (activation(x),)
+    for _ in range(order):
+        tower = next_order(tower)
+    return jnp.stack(tower(x))

@@ -1,0 +1,24 @@
+"""The error function."""
+
+import jax.numpy as jnp
+from jax.scipy.special import erf
+from jaxtyping import Array, Float
+
+from .base import AbstractClosedFormActivation
+
+
+class Erf(AbstractClosedFormActivation):
+    """sigma(x) = erf(x) = 2/sqrt(pi) int_0^x exp(-s^2) ds."""
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return erf(x)
+
+    def second_moment(
+        self, a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """(2/pi) asin(2c / sqrt((1+2a)(1+2b))) (Williams 1998, eq. 11).
+
+        Written as an arc tangent, which keeps its digits where the argument approaches one.
+        """
+        determinant = a * b - c * c
+        return 2 / jnp.pi * jnp.arctan2(2 * c, jnp.sqrt(1 + 2 * (a + b) + 4 * determinant))

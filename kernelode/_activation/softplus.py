@@ -1,0 +1,20 @@
+"""softplus."""
+
+import jax
+from jaxtyping import Array, Float
+
+from .._checks import scalar
+from .._custom_types import RealLike
+from .base import AbstractSmoothActivation
+
+
+class Softplus(AbstractSmoothActivation):
+    """sigma(x) = log(1 + exp(sharpness x)) / sharpness; ReLU as the sharpness grows."""
+
+    sharpness: Float[Array, ""]
+
+    def __init__(self, sharpness: RealLike = 1.0):
+        self.sharpness = scalar("sharpness", sharpness, positive=True)
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jax.nn.softplus(self.sharpness * x) / self.sharpness

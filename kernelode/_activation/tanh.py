@@ -1,0 +1,13 @@
+"""tanh."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .base import AbstractSmoothActivation
+
+
+class Tanh(AbstractSmoothActivation):
+    """sigma(x) = tanh(x). Its poles at +- i pi/2 set the pace of every quadrature."""
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jnp.tanh(x)

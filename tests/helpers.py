@@ -1,0 +1,59 @@
+"""What the tests share: reference cases, activations, finite differences."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+
+import kernelode as ko
+
+DATA = pathlib.Path(__file__).parent / "data"
+RESPONSE_REFERENCE = json.loads((DATA / "response_reference.json").read_text())
+
+ACTIVATIONS = {
+    "erf": ko.Erf(),
+    "tanh": ko.Tanh(),
+    "gelu": ko.GELU(),
+    "relu": ko.ReLU(),
+    "linear": ko.Linear(),
+    "sin": ko.Sin(),
+}
+
+
+def reference_cases(prefix: str) -> list[dict]:
+    """The reference cases whose kind starts with `prefix`."""
+    found = [case for case in RESPONSE_REFERENCE["cases"] if case["kind"].startswith(prefix)]
+    assert found, prefix
+    return found
+
+
+def case_id(case: dict) -> str:
+    return case["id"]
+
+
+def pair_kernel(aa: float, bb: float, ab: float):
+    return jnp.array([[aa, ab], [ab, bb]])
+
+
+def resnet(activation, depth, sw2: Any = 1.25, sb2: Any = 0.05, rho: Any = 0.2, **options) -> ko.ResNet:
+    return ko.ResNet(
+        activation,
+        depth,
+        residual_scale=rho,
+        weight_variance=sw2,
+        bias_variance=sb2,
+        **options,
+    )
+
+
+def central_difference(function, x, step):
+    """Fourth-order central difference of a function of one number."""
+    near = function(x + step) - function(x - step)
+    far = function(x + 2 * step) - function(x - 2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+def relative_error(value, expected):
+    value, expected = (jnp.asarray(x, jnp.float64) for x in (value, expected))
+    return float(jnp.max(jnp.abs(value - expected)) / jnp.max(jnp.abs(expected)))
