@@ -1,0 +1,8 @@
+from .chaos import hermite_spectrum as hermite_spectrum, pair_coefficients as pair_coefficients
+from .moments import (
+    Moments as Moments,
+    pair_moment as pair_moment,
+    pair_moments as pair_moments,
+    variance_derivatives as variance_derivatives,
+    variance_moment as variance_moment,
+)

@@ -1,0 +1,121 @@
+"""Second moments of an activation over Gaussian inputs: by formula where there is one, else by series.
+
+The only functions that the rest of the library calls. What they return is differentiable to any
+order in forward and reverse mode, with respect to variances, covariances and the activation's
+parameters; at equal and parallel inputs and at zero variance too. For kinked activations, derivatives
+that are infinite at correlation +-1 are dealt with as `_activation/homogeneous.py` says.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._activation.base import (
+    AbstractActivation,
+    AbstractClosedFormActivation,
+    AbstractHomogeneousActivation,
+)
+from .._activation.homogeneous import homogeneous_errors
+from .mehler import moment_table, sum_series, table_indices
+from .variance import integrate_ladder, variance_ladder
+
+
+class Moments(NamedTuple):
+    """Moments, and an estimate (an upper bound but for rare accidents) of their absolute error."""
+
+    value: Array
+    error: Array
+
+
+def variance_moment(activation: AbstractActivation, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """E[sigma(x)^2] for x ~ N(0, q), elementwise."""
+    if isinstance(activation, AbstractHomogeneousActivation):
+        negative, positive = activation.slopes
+        return ((negative**2 + positive**2) / 2).astype(q.dtype) * q
+    if isinstance(activation, AbstractClosedFormActivation):
+        return activation.second_moment(q, q, q)
+    return variance_ladder(0, activation, q.reshape(-1))[0].reshape(q.shape)
+
+
+def pair_moment(
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+) -> Float[Array, "n m"]:
+    """E[sigma(x) sigma(y)] for all pairs: Var x = a[i], Var y = b[j], Cov(x, y) = c[i, j]."""
+    if isinstance(activation, AbstractClosedFormActivation):
+        rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
+        return activation.second_moment(rows, columns, c)
+    return moment_table(0, activation, a, b, c)[0]
+
+
+def variance_derivatives(
+    activation: AbstractActivation, q: Float[Array, " n"], order: int = 0
+) -> Moments:
+    """(d/dq)^r E[sigma^2] for r = 0 .. order, with error estimates; both (order + 1, n)."""
+    if isinstance(activation, AbstractClosedFormActivation):
+        value = _nested_derivatives(lambda q: variance_moment(activation, q), q, order)
+        return Moments(value, _rounding(value, variance_moment(activation, q)[None, :]))
+    return Moments(*integrate_ladder(order, activation, q))
+
+
+def pair_moments(
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+    order: int = 0,
+) -> dict[tuple[int, int], Moments]:
+    """E[sigma^(i)(x) sigma^(j)(y)] with error estimates, for all i + j even and at most 2 `order`.
+
+    They are all the derivatives of E[sigma sigma] up to `order`, by Price's theorem:
+    (d/da)^p (d/dc)^r (d/db)^s E[sigma sigma] = E[sigma^(2p+r) sigma^(r+2s)] / 2^(p+s).
+
+    Where a moment is infinite or is not known, its estimate is infinite.
+    """
+    if isinstance(activation, AbstractHomogeneousActivation):
+        closed = {ij: _price(activation, a, b, c, *ij) for ij in table_indices(order)}
+        errors = homogeneous_errors(*activation.slopes, a[:, None], b[None, :], c, closed)
+        return {ij: Moments(value, errors[ij]) for ij, value in closed.items()}
+    if isinstance(activation, AbstractClosedFormActivation):
+        size = jnp.sqrt(jnp.abs(variance_moment(activation, a)))[:, None]
+        size = size * jnp.sqrt(jnp.abs(variance_moment(activation, b)))[None, :]
+        closed = {ij: _price(activation, a, b, c, *ij) for ij in table_indices(order)}
+        return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
+    values, errors = sum_series(order, activation, a, b, c)
+    return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
+
+
+def _price(activation, a, b, c, i: int, j: int):
+    """E[sigma^(i) sigma^(j)] as a derivative of the closed form E[sigma sigma]."""
+    shared = i % 2
+    function = lambda a, b, c: pair_moment(activation, a, b, c)
+    for argument, times in ((0, (i - shared) // 2), (1, (j - shared) // 2), (2, shared)):
+        for _ in range(times):
+            function = _directional(function, argument)
+    return 2.0 ** ((i + j) // 2 - shared) * function(a, b, c)
+
+
+def _directional(function, argument: int):
+    def derivative(*args):
+        tangents = [jnp.zeros_like(x) for x in args]
+        tangents[argument] = jnp.ones_like(args[argument])
+        return jax.jvp(function, args, tuple(tangents))[1]
+
+    return derivative
+
+
+def _nested_derivatives(function, q, order: int):
+    values = []
+    for _ in range(order + 1):
+        values.append(function(q))
+        function = _directional(function, 0)
+    return jnp.stack(values)
+
+
+def _rounding(value, size):
+    """What evaluating a closed form and its derivatives costs: some units in the last place."""
+    return 64 * jnp.finfo(value.dtype).eps * (jnp.abs(value) + size)

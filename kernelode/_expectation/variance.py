@@ -1,0 +1,76 @@
+"""Single-input moments E[sigma(x)^2], x ~ N(0, q), and their derivatives in q.
+
+(d/dq)^r E[f] = E[f^(2r)] / 2^r: the heat equation, Price's theorem in one dimension.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._activation.base import AbstractActivation, AbstractKinkedActivation, derivatives
+from .kinked import kinked_rule
+from .nodes import hermite_functions, line_rule
+from .spectrum import trapezoid
+
+
+@eqx.filter_custom_jvp
+def variance_ladder(
+    order: int, activation: AbstractActivation, q: Float[Array, " n"]
+) -> Float[Array, "derivative n"]:
+    """E[sigma^2] and its first `order` derivatives with respect to the variance q."""
+    return integrate_ladder(order, activation, q)[0]
+
+
+@variance_ladder.def_jvp
+def _(primals, tangents):
+    order, activation, q = primals
+    _, activation_dot, q_dot = tangents
+    ladder = variance_ladder(order if q_dot is None else order + 1, activation, q)
+    value = ladder[: order + 1]
+    tangent = jnp.zeros_like(value) if q_dot is None else ladder[1:] * q_dot[None, :]
+    if any(leaf is not None for leaf in jax.tree.leaves(activation_dot)):
+        by_activation = lambda activation: integrate_ladder(order, activation, q)[0]
+        tangent = tangent + eqx.filter_jvp(by_activation, (activation,), (activation_dot,))[1]
+    return value, tangent
+
+
+def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]):
+    """The ladder and an error estimate of the same shape."""
+    if isinstance(activation, AbstractKinkedActivation):
+        return _kinked_ladder(order, activation, q)
+    rule = line_rule()
+    square = lambda x: activation(x) ** 2
+    x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
+    halves = 0.5 ** jnp.arange(order + 1, dtype=q.dtype)[:, None]
+    even = derivatives(square, x, 2 * order)[::2]
+    value, error = trapezoid(even, rule.weights)
+    return halves * value, halves * (error + _by_parts_gap(even[0], value, q))
+
+
+def _by_parts_gap(values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
+    """By how much E[f^(2r)] and E[f He_2r] / q^r differ: the delta functions of kinks not declared."""
+    rule, eps = line_rule(), jnp.finfo(q.dtype).eps
+    polynomials = np.polynomial.hermite_e.hermevander(rule.nodes, 2 * (ladder.shape[0] - 1))[:, ::2]
+    weights = jnp.asarray(polynomials * rule.weights[:, None], q.dtype)
+    powers = q[None, :] ** jnp.arange(ladder.shape[0], dtype=q.dtype)[:, None]
+    gap = jnp.abs(powers * ladder - (values @ weights).T)
+    gap = gap - 64 * eps * (jnp.abs(values) @ jnp.abs(weights)).T
+    return jnp.where(gap > 0, 4 * gap / jnp.where(powers > 0, powers, 1), 0)
+
+
+def _kinked_ladder(order, activation, q):
+    """E[f^(2r)] = sqrt((2r)!) E[f h_2r] / q^r, which names no delta function."""
+    positive = jnp.where(q > 0, q, jnp.finfo(q.dtype).tiny)
+    z, weights = kinked_rule(activation.kinks, jnp.sqrt(positive)[:, None])
+    square = activation(jnp.sqrt(q)[:, None] * z) ** 2
+    polynomials = hermite_functions(z, 2 * order + 1)[::2] * jnp.exp(z**2 / 4)[None]
+    factors = [math.sqrt(math.factorial(2 * r)) / 2**r for r in range(order + 1)]
+    powers = positive[None, :] ** jnp.arange(order + 1, dtype=q.dtype)[:, None]
+    scale = jnp.asarray(factors, q.dtype)[:, None] / powers
+    value = jnp.einsum("ran,an->ra", polynomials, weights * square)
+    size = jnp.einsum("ran,an->ra", jnp.abs(polynomials), weights * square)
+    return scale * value, 1024 * jnp.finfo(q.dtype).eps * scale * size
