@@ -1,0 +1,72 @@
+"""Fully connected feed-forward networks."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._activation.base import AbstractActivation
+from .._checks import positive_integer
+from .._custom_types import RealLike
+from .base import AbstractArchitecture, Kernel, affine_moment, checked_activation, checked_variance
+
+
+class MLP(AbstractArchitecture):
+    """A feed-forward network with `depth` hidden layers after the read-in,
+
+        h^0 = W_in x + b_in,   h^l = W^l sigma(h^{l-1}) + b^l,   y = W_out sigma(h^L) + b_out.
+
+    Its kernel obeys K^l = Q(K^{l-1}), Q(K) = C_b + C_W E[sigma sigma].
+    """
+
+    activation: AbstractActivation
+    depth: int = eqx.field(static=True)
+    weight_variance: Float[Array, ""]
+    bias_variance: Float[Array, ""]
+    input_weight_variance: Float[Array, ""]
+    input_bias_variance: Float[Array, ""]
+    output_weight_variance: Float[Array, ""]
+    output_bias_variance: Float[Array, ""]
+
+    def __init__(
+        self,
+        activation: AbstractActivation,
+        depth: int,
+        *,
+        weight_variance: RealLike = 1.0,
+        bias_variance: RealLike = 0.0,
+        input_weight_variance: RealLike = 1.0,
+        input_bias_variance: RealLike = 0.0,
+        output_weight_variance: RealLike = 1.0,
+        output_bias_variance: RealLike = 0.0,
+    ):
+        self.activation = checked_activation(activation)
+        self.depth = positive_integer("depth", depth)
+        self.weight_variance = checked_variance("weight_variance", weight_variance)
+        self.bias_variance = checked_variance("bias_variance", bias_variance)
+        self.input_weight_variance = checked_variance("input_weight_variance", input_weight_variance)
+        self.input_bias_variance = checked_variance("input_bias_variance", input_bias_variance)
+        self.output_weight_variance = checked_variance("output_weight_variance", output_weight_variance)
+        self.output_bias_variance = checked_variance("output_bias_variance", output_bias_variance)
+
+    def drift(self, kernel: Kernel) -> Kernel:
+        return affine_moment(self.activation, self.weight_variance, self.bias_variance, kernel)
+
+    def layer(self, kernel: Kernel, scale: Float[Array, ""]) -> Kernel:
+        del scale  # layers of an MLP are alike
+        return self.drift(kernel)
+
+    def scales(self) -> Float[Array, " depth"]:
+        return jnp.ones((self.depth,), self.weight_variance.dtype)
+
+
+MLP.__init__.__doc__ = """**Arguments**
+
+- `activation`: sigma; an instance, such as `Tanh()`.
+- `depth`: L, the number of hidden layers after the read-in. Static; everything below is traced.
+- `weight_variance`, `bias_variance`: C_W = (fan-in) Var(W) and C_b of the hidden layers.
+- `input_weight_variance`, `input_bias_variance`: the same of the read-in, used by `read_in`.
+- `output_weight_variance`, `output_bias_variance`: the same of the read-out.
+
+**Raises** `TypeError` or `ValueError`, naming the argument, for a wrong type or shape, and for
+values that are not finite or negative.
+"""

@@ -1,0 +1,2 @@
+from .base import AbstractClosure as AbstractClosure
+from .mean import MeanOnly as MeanOnly

@@ -1,0 +1,97 @@
+"""Moments through a network of finite depth: one scan, whatever the depth."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._architecture import AbstractArchitecture, AbstractResidualNetwork
+from ._closure import AbstractClosure, MeanOnly
+from ._custom_types import RealLike
+from ._kernel import cast, checked_kernel
+from ._solution import RESULTS, Solution, choose_result
+
+
+def propagate(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    *,
+    closure: AbstractClosure | None = None,
+    layers: Sequence[int] | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Moments of the kernel at discrete depth, exactly: K^l = layer_l(K^{l-1}), l = 1 .. depth.
+
+    **Arguments**
+
+    - `network`: a `ResNet` or an `MLP`. All but its depth and activation type is traced.
+    - `kernel`: K^0, the kernel of the read-in layer (`input_kernel`, `network.read_in`); shape (n, n).
+        Its dtype is that of the calculation.
+    - `closure`: which moments; `MeanOnly()` by default.
+    - `layers`: increasing layer numbers to save, of 0 .. depth; all by default.
+    - `throw`: raise where the kernel overflows; else see `Solution.result`.
+
+    **Returns** a `Solution` whose leading axis runs over the saved layers.
+
+    **Raises** `ValueError` for an invalid kernel or layer numbers.
+    """
+    kernel = checked_kernel(kernel)
+    saved = _checked_layers(layers, network.depth)
+    solution = _propagate(network, kernel, MeanOnly() if closure is None else closure, saved)
+    if throw:
+        solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
+    return solution
+
+
+def _checked_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    if layers is None:
+        return tuple(range(depth + 1))
+    saved = tuple(int(layer) for layer in layers)
+    increasing = all(before < after for before, after in zip(saved, saved[1:]))
+    if not saved or not increasing or saved[0] < 0 or saved[-1] > depth:
+        raise ValueError(
+            f"`layers` must be increasing numbers between 0 and the depth, {depth}; got {layers!r}."
+        )
+    return saved
+
+
+@eqx.filter_jit
+def _propagate(
+    network: AbstractArchitecture,
+    kernel: Float[Array, "n n"],
+    closure: AbstractClosure,
+    saved: tuple[int, ...],
+) -> Solution:
+    network, closure = cast((network, closure), kernel.dtype)
+    first = closure.init(kernel)
+    # Each layer writes to its place, those not asked for to one that is dropped: memory follows what
+    # is saved, and one scan serves every choice.
+    places = np.full(network.depth + 1, len(saved))
+    places[list(saved)] = np.arange(len(saved))
+    store = jax.tree.map(
+        lambda x: jnp.zeros((len(saved) + 1, *x.shape), x.dtype).at[places[0]].set(x), first
+    )
+
+    def step(carry, layer):
+        state, store = carry
+        scale, place = layer
+        state = closure.push(network, state, scale)
+        return (state, jax.tree.map(lambda s, x: s.at[place].set(x), store, state)), None
+
+    (last, store), _ = jax.lax.scan(step, (first, store), (network.scales(), jnp.asarray(places[1:])))
+    finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)])
+    if isinstance(network, AbstractResidualNetwork):
+        steps = jnp.cumsum(network.scales() ** 2)
+    else:
+        steps = jnp.arange(1, network.depth + 1, dtype=kernel.dtype)
+    depths = jnp.concatenate([jnp.zeros((1,), steps.dtype), steps])
+    return Solution(
+        closure=closure,
+        saved_ts=depths[np.array(saved)],
+        state=jax.tree.map(lambda s: s[:-1], store),
+        result=choose_result(jnp.all(finite), RESULTS.successful, RESULTS.not_finite),
+        stats={},
+    )

@@ -1,0 +1,152 @@
+"""Moments along the flow of an infinitely deep residual network, by Diffrax."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._architecture import AbstractArchitecture, AbstractResidualNetwork
+from ._checks import as_real_array, is_concrete
+from ._closure import AbstractClosure, MeanOnly
+from ._custom_types import RealLike
+from ._kernel import cast, checked_kernel
+from ._solution import RESULTS, Solution
+
+
+def solve(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    ts: RealLike,
+    *,
+    closure: AbstractClosure | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    saveat: diffrax.SaveAt | None = None,
+    dt0: RealLike | None = None,
+    max_steps: int | None = 4096,
+    throw: bool = True,
+) -> Solution:
+    """Moments at continuous depth t = sum of rho_l^2: d state/dt = closure.rate(state), from t = 0.
+
+    The limit of infinitely many blocks of vanishing residual scale; `residual_scale` and `depth` of
+    the network do not enter. A network of finite depth is `propagate`; for the mean kernel it is also
+    this flow under `diffrax.Euler()` with steps rho^2.
+
+    **Arguments**
+
+    - `network`: a `ResNet`.
+    - `kernel`: K(0), shape (n, n). Its dtype is that of the calculation.
+    - `ts`: increasing depths at which to save; the last one ends the integration.
+    - `closure`: which moments; `MeanOnly()` by default.
+    - `solver`, `stepsize_controller`, `adjoint`, `saveat`, `dt0`, `max_steps`, `throw`: handed to
+        `diffrax.diffeqsolve`. Defaults: `Tsit5()`, a `PIDController` with relative tolerance 1e-9 in
+        float64 and 1e-5 in float32, Diffrax's own adjoint (reverse mode; pass
+        `diffrax.ForwardMode()` for `jvp`), and `SaveAt(ts=ts)`.
+
+    **Returns** a `Solution`.
+
+    **Raises** `TypeError` for a network without a flow, `ValueError` for invalid `ts` or kernel; with
+    `throw`, an error if the integration fails.
+    """
+    check_flow(network, instead="propagate")
+    kernel = checked_kernel(kernel)
+    ts = checked_times(ts).astype(kernel.dtype)
+    options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
+    solution = _solve(network, kernel, ts, MeanOnly() if closure is None else closure, options)
+    if throw:
+        solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
+    return solution
+
+
+def check_flow(network: AbstractArchitecture, instead: str) -> None:
+    """Refuse networks without continuous depth, naming what to use `instead`."""
+    if not isinstance(network, AbstractResidualNetwork):
+        raise TypeError(
+            f"Continuous depth needs a residual network; {type(network).__name__} has discrete layers "
+            f"only: use `{instead}`."
+        )
+
+
+def flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps) -> dict[str, Any]:
+    """Options of `integrate`, with defaults; a given step without a controller is a constant one."""
+    if stepsize_controller is None and dt0 is not None:
+        stepsize_controller = diffrax.ConstantStepSize()
+    return dict(
+        solver=diffrax.Tsit5() if solver is None else solver,
+        stepsize_controller=stepsize_controller,
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        saveat=saveat,
+        dt0=dt0,
+        max_steps=max_steps,
+    )
+
+
+def checked_times(ts: RealLike) -> Float[Array, " times"]:
+    """Increasing depths as a vector."""
+    array = jnp.atleast_1d(as_real_array("ts", ts))
+    if array.ndim != 1 or array.shape[0] == 0:
+        raise ValueError(f"`ts` must be a vector of depths, got shape {array.shape}.")
+    if is_concrete(array):
+        numbers = np.asarray(array)
+        if not np.all(np.isfinite(numbers)) or numbers[0] < 0 or np.any(np.diff(numbers) < 0):
+            raise ValueError(f"`ts` must be finite, non-negative and increasing, got {numbers}.")
+    return array
+
+
+@eqx.filter_jit
+def _solve(network, kernel, ts, closure, options) -> Solution:
+    network, closure = cast((network, closure), kernel.dtype)
+    return integrate(
+        closure.init(kernel),
+        lambda state, net: closure.rate(net, state),
+        network,
+        ts,
+        closure,
+        **options,
+    )
+
+
+def default_controller(state) -> diffrax.AbstractStepSizeController:
+    """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry."""
+    leaves = jax.tree.leaves(state)
+    rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5
+    size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    tiny = jnp.finfo(leaves[0].dtype).tiny
+    return diffrax.PIDController(rtol=rtol, atol=1e-3 * rtol * jax.lax.stop_gradient(size) + tiny)
+
+
+def integrate(
+    state, rate, network, ts, closure, *, solver, stepsize_controller, adjoint, saveat, dt0, max_steps
+) -> Solution:
+    """Diffrax on d state/dt = rate(state, network), as a `Solution`. The network goes in as `args`:
+    an adjoint then differentiates it."""
+    term = diffrax.ODETerm(lambda t, y, args: rate(y, args))  # pyright: ignore
+    out = diffrax.diffeqsolve(
+        term,
+        solver,
+        t0=0,
+        t1=ts[-1],
+        dt0=dt0,
+        y0=state,
+        args=network,
+        saveat=diffrax.SaveAt(ts=ts) if saveat is None else saveat,
+        stepsize_controller=default_controller(state)
+        if stepsize_controller is None
+        else stepsize_controller,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        throw=False,
+    )
+    return Solution(
+        closure=closure,
+        saved_ts=out.ts,
+        state=out.ys,
+        result=RESULTS.promote(out.result),
+        stats=out.stats,
+        interpolation=out.interpolation,
+    )
