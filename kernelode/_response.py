@@ -1,0 +1,158 @@
+"""Response functions: how kernel entries downstream move with entries of the input kernel.
+
+chi^l = dK^l / dK^0 and eta^l = dC^l / dK^0 of the kernel map itself (C^l = Q(K^{l-1}), the kernel that
+block l adds), as in Fischer, Dahmen & Helias, arXiv:2305.07715, where they are the response of the
+networks' effective theory. An entry K_ab depends on K_aa, K_bb and K_ab alone, so that three numbers a
+pair are the whole tensor:
+
+    diagonal      chi_aa;aa   both sides the variance of one input
+    off_diagonal  chi_ab;ab   K_ab = K_ba moved together, the variances held fixed
+    mixed         chi_ab;aa   K_ab moved by the variance of row a (its transpose is chi_ab;bb)
+
+Off the diagonal, K_ab and K_ba are ONE variable: who treats them as two gives each half of chi_ab;ab.
+The entry [a, a] of `off_diagonal` is the response of two distinct inputs with the values of input a:
+it is not `diagonal`, in which the variances move as well.
+"""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._architecture import AbstractArchitecture
+from ._closure import MeanOnly
+from ._custom_types import RealLike
+from ._kernel import Block, as_block, cast, checked_kernel
+from ._solution import RESULTS, Solution
+from ._solve import check_flow, checked_times, flow_options, integrate
+
+
+class Response(eqx.Module):
+    """The response tensor of one kernel to the input kernel; leading axes are depths."""
+
+    diagonal: Float[Array, "*times n"]
+    off_diagonal: Float[Array, "*times n n"]
+    mixed: Float[Array, "*times n n"]
+
+
+class LayerResponse(eqx.Module):
+    """Responses at every layer of a network.
+
+    - `chi`: of K^0 .. K^L (chi^0 is one).
+    - `eta`: of C^1 .. C^L, what each block adds (residual) or each layer is (feed-forward).
+    - `output`: of the read-out kernel, chi_out.
+    """
+
+    chi: Response
+    eta: Response
+    output: Response
+
+
+def response(network: AbstractArchitecture, kernel: RealLike) -> Response:
+    """chi_out = dK_out / dK^0, the response of the read-out kernel to the input kernel.
+
+    Derivatives of the kernel map by JAX; conventions above. Proportional to `output_weight_variance`
+    and free of `output_bias_variance`. Shapes (n,), (n, n) and (n, n), dtype of the kernel.
+
+    **Raises** `ValueError` for an invalid kernel.
+    """
+    return _output_response(network, checked_kernel(kernel))
+
+
+def layer_response(network: AbstractArchitecture, kernel: RealLike) -> LayerResponse:
+    """chi^l, eta^l and chi_out at every layer; conventions as in `response`."""
+    return _layer_response(network, checked_kernel(kernel))
+
+
+def response_flow(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    ts: RealLike,
+    *,
+    solver: diffrax.AbstractSolver | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    dt0: RealLike | None = None,
+    max_steps: int | None = 4096,
+    throw: bool = True,
+) -> tuple[Solution, LayerResponse]:
+    """Mean kernel and responses at continuous depths `ts`: the variational equation of the flow,
+
+        dK/dt = Q(K),    d chi/dt = DQ(K) chi,    eta = DQ(K) chi,    chi_out = DK_out(K) chi.
+
+    It is integrated beside the kernel, so every adjoint differentiates it. On the diagonal,
+    chi(t) = Q(K(t)) / Q(K(0)), since the flow is autonomous.
+
+    **Arguments** as for `solve`.
+
+    **Returns** the solution for the mean kernel and the responses, all with leading axis `times`.
+    """
+    check_flow(network, instead="layer_response")
+    kernel = checked_kernel(kernel)
+    ts = checked_times(ts).astype(kernel.dtype)
+    options = flow_options(solver, stepsize_controller, adjoint, None, dt0, max_steps)
+    solution, responses = _response_flow(network, kernel, ts, options)
+    if throw:
+        failed = solution.result != RESULTS.successful
+        solution, responses = solution.result.error_if((solution, responses), failed)
+    return solution, responses
+
+
+def _unit_tangents(block: Block) -> Block:
+    """The two perturbations of the input that tell all: row variances, and covariances."""
+    zero = jax.tree.map(jnp.zeros_like, block)
+    by_row = Block(jnp.ones_like(block.row), zero.column, zero.cross)
+    by_cross = Block(zero.row, zero.column, jnp.ones_like(block.cross))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), by_row, by_cross)
+
+
+def _pushforward(function, block: Block, tangents: Block) -> tuple[Block, Block]:
+    """The value, and the derivative along both tangents."""
+    along = lambda tangent: jax.jvp(function, (block,), (tangent,))
+    return jax.vmap(along, out_axes=(None, 0))(tangents)
+
+
+def _as_response(tangents: Block) -> Response:
+    return Response(diagonal=tangents.row[0], off_diagonal=tangents.cross[1], mixed=tangents.cross[0])
+
+
+@eqx.filter_jit
+def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Response:
+    network, block = cast(network, kernel.dtype), as_block(kernel)
+    step = lambda carry, scale: (_pushforward(lambda k: network.layer(k, scale), *carry), None)
+    last, _ = jax.lax.scan(step, (block, _unit_tangents(block)), network.scales())
+    return _as_response(_pushforward(network.read_out, *last)[1])
+
+
+@eqx.filter_jit
+def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> LayerResponse:
+    network, block = cast(network, kernel.dtype), as_block(kernel)
+
+    def step(carry, scale):
+        eta = _pushforward(network.drift, *carry)[1]
+        carry = _pushforward(lambda k: network.layer(k, scale), *carry)
+        return carry, (_as_response(carry[1]), _as_response(eta))
+
+    start = (block, _unit_tangents(block))
+    last, (chi, eta) = jax.lax.scan(step, start, network.scales())
+    with_first = lambda first, rest: jnp.concatenate([first[None], rest])
+    return LayerResponse(
+        chi=jax.tree.map(with_first, _as_response(start[1]), chi),
+        eta=eta,
+        output=_as_response(_pushforward(network.read_out, *last)[1]),
+    )
+
+
+@eqx.filter_jit
+def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerResponse]:
+    network, block = cast(network, kernel.dtype), as_block(kernel)
+    rate = lambda state, net: _pushforward(net.drift, *state)
+    out = integrate((block, _unit_tangents(block)), rate, network, ts, MeanOnly(), **options)
+    at_one_depth = lambda state: LayerResponse(
+        chi=_as_response(state[1]),
+        eta=_as_response(_pushforward(network.drift, *state)[1]),
+        output=_as_response(_pushforward(network.read_out, *state)[1]),
+    )
+    solution = eqx.tree_at(lambda s: s.state, out, out.state[0])
+    return solution, jax.lax.map(at_one_depth, out.state)
