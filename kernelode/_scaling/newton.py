@@ -1,0 +1,144 @@
+"""Safeguarded Newton for the maximum of a function of one number, and its implicit derivative."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .objective import slope
+
+
+class Search(NamedTuple):
+    """Where a search ended: at a maximum (`converged`), or `above` or `below` its limits.
+
+    `position` is the maximum, or else the start, a place where the function can be evaluated.
+    """
+
+    position: Float[Array, ""]
+    converged: Array
+    above: Array
+    below: Array
+    iterations: Array
+
+
+def slope_and_curvature(function):
+    """u -> (f'(u), f''(u)), by JAX."""
+    return lambda u: jax.jvp(slope(function), (u,), (jnp.ones_like(u),))
+
+
+def maximise(
+    derivatives,
+    start: Float[Array, ""],
+    *,
+    lower,
+    upper,
+    bracket=(-jnp.inf, jnp.inf),
+    skip: bool | Array = False,
+) -> Search:
+    """Newton's method for f' = 0, f'' < 0 between `lower` and `upper`; `derivatives` gives (f', f'').
+
+    The slope's sign keeps a bracket, at first infinite: where the function is not concave, or a step
+    leaves the bracket or is long, the step is a bisection, or one unit uphill while a side is open. The
+    size of a Newton step is tested before that, or rounding at the optimum would bisect forever. Ends
+    `above` or `below` if the function still grows at a limit, or is no longer finite; where `skip`, at
+    once as `below`.
+    """
+    tolerance = jnp.sqrt(jnp.finfo(start.dtype).eps)
+
+    def unfinished(state):
+        _, _, _, ends, count = state
+        return ~jnp.any(ends) & (count < 60)
+
+    def step(state):
+        u, low, high, _, count = state
+        g, h = derivatives(u)
+        newton = -g / jnp.where(h == 0, 1, h)
+        converged = (h < 0) & (jnp.abs(newton) < tolerance)
+        low, high = jnp.where(g > 0, u, low), jnp.where(g < 0, u, high)
+        target = u + newton
+        good = (h < 0) & (target > low) & (target < high) & (jnp.abs(newton) < 1.5)
+        closed = jnp.isfinite(low) & jnp.isfinite(high)
+        safe = jnp.where(closed, (low + high) / 2, u + jnp.sign(g))
+        moved = jnp.where(good | converged, target, safe)
+        infinite = ~(jnp.isfinite(g) & jnp.isfinite(h))
+        moved = jnp.where(infinite, u, moved)
+        ends = jnp.stack([converged, infinite | (moved > upper), moved < lower])
+        return moved, low, high, ends, count + 1
+
+    low, high = (jnp.asarray(side, start.dtype) for side in bracket)
+    ends = jnp.stack([jnp.asarray(end) for end in (False, False, skip)])
+    state = (start, low, high, ends, jnp.asarray(0))
+    u, _, _, (converged, above, below), count = jax.lax.while_loop(unfinished, step, state)
+    position = jnp.where(converged, u, start)
+    return Search(position, converged, ~converged & above, ~converged & ~above & below, count)
+
+
+def verdict(
+    search: Search, height, at_zero, at_end, valid: Array | bool = True
+) -> tuple[Array, Array, Array]:
+    """Whether an element is interior, decreasing, increasing: the maximum found, if `valid`, against
+    the values at zero and, where the function still grows, at the end of the search."""
+    highest = height >= jnp.maximum(at_zero, at_end)
+    interior = search.converged & highest & valid
+    increasing = ~interior & (at_end > at_zero)
+    decreasing = ~interior & ~increasing & (search.below | (search.converged & ~highest))
+    return interior, decreasing, increasing
+
+
+class Interval(NamedTuple):
+    """A bracket of the highest maximum on a grid, and what competes with it."""
+
+    start: Array
+    low: Array
+    high: Array
+    found: Array
+    at_end: Array
+
+
+def best_interval(positions, heights, at_zero) -> Interval:
+    """Per element, from values on a uniform grid of log-scales (leading axis) and the value at scale
+    zero: the interval with the highest maximum, a start in it by a parabola through three points, and
+    in `at_end` the last finite height if the function still grows there (else -infinity).
+    """
+    heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
+    nothing = jnp.full_like(heights[:1], -jnp.inf)
+    before = jnp.concatenate([at_zero[None], heights[:-1]])
+    after = jnp.concatenate([heights[1:], nothing])
+    peaks = (heights > before) & (heights >= after) & jnp.isfinite(after)
+    best = jnp.argmax(jnp.where(peaks, heights, -jnp.inf), axis=0)
+    take = lambda x, index: jnp.take_along_axis(x, index[None], axis=0)[0]
+    height, left, right = (take(x, best) for x in (heights, before, after))
+    last = jnp.sum(jnp.isfinite(heights), axis=0) - 1
+    at_end = jnp.where(take(heights, last) > take(before, last), take(heights, last), -jnp.inf)
+    # Between two points of the grid the maximum may rise a little above both; not by a factor of e.
+    found = jnp.any(peaks, axis=0) & (height + 1 > at_end)
+    bend = jnp.where(found & (best > 0), left - 2 * height + right, -1)
+    spacing = positions[1] - positions[0]
+    shift = jnp.where(found & (best > 0), spacing / 2 * (left - right) / bend, 0)
+    middle = positions[best]
+    low = jnp.where(best > 0, middle - spacing, -jnp.inf)
+    return Interval(middle + jnp.clip(shift, -spacing, spacing), low, middle + spacing, found, at_end)
+
+
+@eqx.filter_custom_jvp
+def implicit(function, position: Float[Array, ""], interior: Array, args) -> Float[Array, ""]:
+    """`position` again, now with the derivatives of the root u of function(u, args):
+
+        du = - (d function / d args) d args / (d function / du),
+
+    the implicit function theorem, to any order, forward and reverse. Where not `interior`, zero.
+    """
+    del function, interior, args
+    return position
+
+
+@implicit.def_jvp
+def _(primals, tangents):
+    function, position, interior, args = primals
+    _, _, _, args_dot = tangents
+    root = implicit(function, position, interior, args)
+    moved = eqx.filter_jvp(lambda args: function(root, args), (args,), (args_dot,))[1]
+    rate = slope(lambda u: function(u, args))(root)
+    return root, jnp.where(interior, -moved / jnp.where(interior, rate, 1), 0)

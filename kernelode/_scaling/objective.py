@@ -1,0 +1,84 @@
+"""The logarithm of the output response, as a function of the residual scale.
+
+Perturb one entry of the input kernel and hold the rest. On the diagonal (`Variances`) or in the
+covariances of a `Block` the perturbation stays in its entry, so that the response is a product over
+layers; its logarithm is a sum, which does not overflow:
+
+    log chi_out = log g_out + sum_l log g_l,   g_l = d K^l / d K^{l-1} in that entry.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._architecture import AbstractResidualNetwork
+from .._architecture.base import Kernel
+from .._kernel import Block, Variances
+
+
+def entries(kernel: Kernel) -> Array:
+    """The entries that are perturbed: variances, or the covariances of a block."""
+    return kernel.cross if isinstance(kernel, Block) else kernel.values
+
+
+def unit_perturbation(kernel: Kernel) -> Kernel:
+    """One in each of `entries`, zero elsewhere."""
+    if isinstance(kernel, Block):
+        return Block(
+            jnp.zeros_like(kernel.row), jnp.zeros_like(kernel.column), jnp.ones_like(kernel.cross)
+        )
+    return Variances(jnp.ones_like(kernel.values))
+
+
+def gain(function, kernel: Kernel) -> tuple[Kernel, Array]:
+    """The image of a kernel, and the derivative of each of its entries by the same entry."""
+    image, tangent = jax.jvp(function, (kernel,), (unit_perturbation(kernel),))
+    return image, entries(tangent)
+
+
+def log_read_out(network: AbstractResidualNetwork, kernel: Kernel) -> Array:
+    """log |g_out|: log |chi_out| where there are no residual branches."""
+    return jnp.log(jnp.abs(gain(network.read_out, kernel)[1]))
+
+
+def scale_profile(network: AbstractResidualNetwork) -> Float[Array, " depth"]:
+    """Per-layer scales rho_l over their root mean square: the shape that a search keeps."""
+    scales = network.scales()
+    if network.residual_scale.ndim == 0:
+        return jnp.ones_like(scales)
+    return scales / jnp.sqrt(jnp.mean(scales**2))
+
+
+def log_response(
+    network: AbstractResidualNetwork, kernel: Kernel, scale: Float[Array, ""]
+) -> tuple[Array, Array]:
+    """log |chi_out| of every perturbed entry at residual scales `scale` x profile, and its sign."""
+
+    def step(carry, weight):
+        kernel, total, sign = carry
+        kernel, factor = gain(lambda k: network.layer(k, scale * weight), kernel)
+        return (kernel, total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)), None
+
+    start = entries(kernel)
+    carry = (kernel, jnp.zeros_like(start), jnp.ones_like(start))
+    (last, total, sign), _ = jax.lax.scan(step, carry, scale_profile(network))
+    _, factor = gain(network.read_out, last)
+    return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
+
+
+def slope(function):
+    """The derivative of a function of one number (of any array, for elementwise functions)."""
+    return lambda u: jax.jvp(function, (u,), (jnp.ones_like(u),))[1]
+
+
+def growth_time(network: AbstractResidualNetwork, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """A depth t in which a variance of order one doubles: the natural unit of depth."""
+    grown = 1 + q
+    return jax.lax.stop_gradient(grown / network.drift(Variances(grown)).values)
+
+
+def scan_times(network: AbstractResidualNetwork, q: Float[Array, " n"]) -> Float[Array, " times"]:
+    """Depths t for a coarse scan of the off-diagonal response, three a decade: its optimum is at a few
+    growth times, and moves away as (1 - corr)^(-1/3) for nearly parallel inputs; beyond a thousand
+    growth times it is not looked for."""
+    return jnp.geomspace(1e-4, 1e3, 22, dtype=q.dtype) * jnp.mean(growth_time(network, q))

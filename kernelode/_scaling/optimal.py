@@ -1,0 +1,161 @@
+"""The residual scale rho* at which the output response of a network of finite depth is largest."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._architecture.base import Kernel
+from .._checks import is_concrete
+from .._custom_types import RealLike
+from .._kernel import Variances, as_block, cast, checked_kernel
+from .estimate import OptimalScale, ScaleEstimate, statuses
+from .flow import diagonal_flow_optimum
+from .newton import (
+    Interval,
+    Search,
+    best_interval,
+    implicit,
+    maximise,
+    slope_and_curvature,
+    verdict,
+)
+from .objective import gain, growth_time, log_read_out, log_response, scan_times, slope
+from .pairs import from_upper_triangle, map_in_chunks, pair_block, pair_entries, upper_triangle
+
+#: Outside these depths, in the same unit, an optimum does not count as one.
+_LIMITS = (1e-14, 1e6)
+
+
+def optimal_residual_scale(
+    network: AbstractArchitecture, kernel: RealLike, *, pairs: bool = True
+) -> OptimalScale:
+    """rho* = argmax over rho of the output response chi_out, for every element of the kernel.
+
+    At the network's own depth, by safeguarded Newton on log rho, started on the diagonal from the
+    continuous-depth optimum with its 1/L correction, off the diagonal from a coarse scan. The scale
+    that the network has does not matter; per-layer scales keep their shape: rho_l = rho* w_l, the root
+    mean square of w being one. (All rho_l free is ill-posed: one layer takes everything.)
+
+    **Arguments**
+
+    - `network`: a `ResNet`.
+    - `kernel`: K^0, shape (n, n).
+    - `pairs`: search the off-diagonal responses of all pairs too; static.
+
+    **Returns** an `OptimalScale`: `.diagonal` (n,) and `.off_diagonal` (n, n), each with `.value`,
+    `.status` and `.response` (chi_out there). Elements without an interior maximum have value 0
+    (`decreasing`) or infinity (`increasing`). Gradients of interior values with respect to everything
+    traced are those of the implicit function theorem, of all others zero.
+
+    **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
+    """
+    check_residual(network)
+    return _optimal_residual_scale(network, checked_kernel(kernel), pairs)
+
+
+def check_residual(network) -> None:
+    """Refuse networks without a residual scale, or whose per-layer scales have no shape."""
+    if not isinstance(network, AbstractResidualNetwork):
+        raise TypeError(
+            f"`network` must have a residual scale to optimise; {type(network).__name__} has none."
+        )
+    scales = network.residual_scale
+    if scales.ndim == 1 and is_concrete(scales) and not np.any(np.asarray(scales) > 0):
+        raise ValueError("Per-layer `residual_scale` gives the shape to keep: it must not be all zero.")
+
+
+@eqx.filter_jit
+def _optimal_residual_scale(network, kernel, pairs: bool) -> OptimalScale:
+    network = cast(network, kernel.dtype)
+    variances = jnp.diagonal(kernel)
+    diagonal = jax.vmap(lambda q: _diagonal_element(network, q))(variances)
+    if not pairs:
+        return OptimalScale(diagonal=diagonal, pairs=None)
+    return OptimalScale(diagonal=diagonal, pairs=_all_pairs(network, kernel))
+
+
+def _limits(network, unit):
+    low, high = _LIMITS
+    return (
+        jnp.log(low * unit / network.depth) / 2,
+        jnp.log(high * unit / network.depth) / 2,
+    )
+
+
+def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
+    depth = network.depth
+    frozen, start = jax.lax.stop_gradient((network, q))
+    flow = diagonal_flow_optimum(frozen, start)
+    unit = growth_time(frozen, start)
+    guess = jnp.maximum(flow.time + flow.correction / depth, flow.time / 2)
+    time = jnp.where(flow.interior, guess, unit)
+    lower, upper = _limits(network, unit)
+    at = lambda u: log_response(frozen, Variances(start), jnp.exp(u))[0]
+    search = maximise(
+        slope_and_curvature(at),
+        jnp.log(time / depth) / 2,
+        lower=lower,
+        upper=upper,
+        skip=flow.decreasing | flow.increasing,
+    )
+    # Whether there is a maximum does not depend on the depth (docs/theory.md): where the flow has none,
+    # none is looked for, least of all at the huge kernels of an unbounded activation.
+    at_end = jnp.where(search.above | flow.increasing, jnp.inf, -jnp.inf)
+    return _finish(network, Variances(q), search, at_end)
+
+
+def _slope_at(u, args):
+    """d log chi_out / d log rho."""
+    network, kernel = args
+    return slope(lambda u: log_response(network, kernel, jnp.exp(u))[0].reshape(()))(u)
+
+
+def _finish(network, kernel: Kernel, search: Search, at_end: Float[Array, ""]) -> ScaleEstimate:
+    """An estimate, with its implicit derivatives, from where a search ended. The interior maximum is
+    compared with log chi_out at scale zero and with `at_end`, its supremum at large scales."""
+    u = implicit(_slope_at, search.position, search.converged, (network, kernel))
+    height, sign = (x.reshape(()) for x in log_response(network, kernel, jnp.exp(u)))
+    factor_at_zero = gain(network.read_out, kernel)[1].reshape(())
+    at_zero = log_read_out(network, kernel).reshape(())
+    interior, decreasing, increasing = verdict(search, height, at_zero, at_end, sign > 0)
+    at_limit = jnp.where(increasing, jnp.exp(at_end), factor_at_zero)
+    return ScaleEstimate(
+        value=jnp.where(interior, jnp.exp(u), jnp.where(increasing, jnp.inf, 0).astype(u.dtype)),
+        response=jnp.where(interior, sign * jnp.exp(height), at_limit),
+        status=statuses(interior, decreasing, increasing),
+    )
+
+
+def _all_pairs(network, kernel) -> ScaleEstimate:
+    rows, columns = upper_triangle(kernel.shape[0])
+    positions, *scan = _coarse_scan(*jax.lax.stop_gradient((network, kernel)))
+    interval = best_interval(positions, *(x[..., rows, columns] for x in scan))
+    one_pair = lambda x: _pair_element(network, *x)
+    found = map_in_chunks(one_pair, (pair_entries(kernel), interval), size=64)
+    return from_upper_triangle(found, kernel.shape[0])
+
+
+def _coarse_scan(network, kernel):
+    """Positions u = log rho, and log |chi_out| there and at rho = 0, for all pairs at once. The inputs'
+    own expectations are shared between the pairs, which is what makes the scan cheap."""
+    positions = jnp.log(scan_times(network, jnp.diagonal(kernel)) / network.depth) / 2
+    block = as_block(kernel)
+    at = lambda scale: log_response(network, block, scale)[0]
+    return positions, jax.lax.map(at, jnp.exp(positions)), log_read_out(network, block)
+
+
+def _pair_element(network, entries, interval: Interval) -> ScaleEstimate:
+    frozen, fixed = jax.lax.stop_gradient((network, entries))
+    at = lambda u: log_response(frozen, pair_block(fixed), jnp.exp(u))[0][0, 0]
+    search = maximise(
+        slope_and_curvature(at),
+        interval.start,
+        lower=interval.start - 20,
+        upper=interval.high + 1,
+        bracket=(interval.low, interval.high),
+        skip=~interval.found,
+    )
+    return _finish(network, pair_block(entries), search, interval.at_end)

@@ -1,0 +1,229 @@
+"""The continuous-depth limit of the optimal residual scale: t* = lim L rho*^2, and its 1/L correction.
+
+Diagonal elements: `flow.py`. For a pair the flow of (K_aa, K_bb, K_ab) is integrated with the logarithm
+of the response; with c = d log chi_ab;ab / dt and b_out = dK_out,ab/dK_ab, the optimum is where
+
+    G = c + d log b_out / dt
+
+turns from positive to negative. L blocks are the Euler scheme with steps e = t/L. Its modified equation
+gives the first correction to the kernel, e k1, and to the log-response, e l1:
+
+    dk1/dt = DQ[k1] - DQ[Q] / 2,    dl1/dt = Dc[k1] - c^2 / 2 - Dc[Q] / 2,
+
+so that log chi_out(t; L) = Phi(t) + Psi(t)/L with Psi = t (D log b_out[k1] + l1), and
+t1 = - Psi'(t*) / Phi''(t*).
+"""
+
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._architecture import AbstractArchitecture
+from .._custom_types import RealLike
+from .._kernel import Block, cast, checked_kernel
+from .._solve import default_controller
+from .estimate import OptimalTime, TimeEstimate, statuses
+from .flow import diagonal_flow_optimum
+from .newton import best_interval, maximise, verdict
+from .objective import entries, gain, log_read_out, scan_times
+from .optimal import check_residual
+from .pairs import from_upper_triangle, map_in_chunks, pair_block, pair_entries
+
+
+def optimal_flow_time(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    *,
+    pairs: bool = True,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> OptimalTime:
+    """t* = argmax over t of chi_out at continuous depth, for every element of the kernel.
+
+    rho* of L blocks is sqrt((t* + t1/L)/L) up to relative errors O(1/L^2), which
+    `TimeEstimate.residual_scale` gives. The network's own depth and residual scale do not enter.
+
+    **Arguments**
+
+    - `network`: a `ResNet`.
+    - `kernel`: K^0, shape (n, n).
+    - `pairs`: search the off-diagonal elements too; static.
+    - `adjoint`: how the flow of the pairs is differentiated: Diffrax's default for reverse mode,
+        `diffrax.ForwardMode()` for `jvp`. Diagonal elements need none, and have all derivatives;
+        off-diagonal ones have first derivatives.
+
+    **Returns** an `OptimalTime`: `.diagonal` (n,) and `.off_diagonal` (n, n), each with `.time`,
+    `.correction`, `.kernel` and `.status`.
+
+    **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
+    """
+    check_residual(network)
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    return _optimal_flow_time(network, checked_kernel(kernel), pairs, adjoint)
+
+
+@eqx.filter_jit
+def _optimal_flow_time(network, kernel, pairs: bool, adjoint) -> OptimalTime:
+    network = cast(network, kernel.dtype)
+    diagonal = jax.vmap(lambda q: _diagonal_element(network, q))(jnp.diagonal(kernel))
+    if not pairs:
+        return OptimalTime(diagonal=diagonal, pairs=None)
+    times = jax.lax.stop_gradient(scan_times(network, jnp.diagonal(kernel)))
+    one_pair = lambda entries: _pair_element(network, entries, times, adjoint)
+    found = map_in_chunks(one_pair, pair_entries(kernel), size=64)
+    return OptimalTime(diagonal=diagonal, pairs=from_upper_triangle(found, kernel.shape[0]))
+
+
+def _diagonal_element(network, q) -> TimeEstimate:
+    optimum = diagonal_flow_optimum(network, q)
+    limit = jnp.where(optimum.increasing, jnp.inf, 0).astype(q.dtype)
+    return TimeEstimate(
+        time=jnp.where(optimum.interior, optimum.time, limit),
+        correction=jnp.where(optimum.interior, optimum.correction, 0),
+        kernel=jnp.where(optimum.interior, optimum.kernel, jnp.where(optimum.increasing, limit, q)),
+        status=statuses(optimum.interior, optimum.decreasing, optimum.increasing),
+    )
+
+
+class _Flow(NamedTuple):
+    """A pair on its way: kernel, log-response, and the first corrections to both in 1/L."""
+
+    kernel: Block
+    log_response: Array
+    kernel_correction: Block
+    log_correction: Array
+
+
+class _Leading(NamedTuple):
+    """The same without corrections: all that the search needs."""
+
+    kernel: Block
+    log_response: Array
+
+
+def _growth(network, kernel: Block) -> Array:
+    """c = d log chi_ab;ab / dt."""
+    return gain(network.drift, kernel)[1].reshape(())
+
+
+def _log_read_out(network, kernel: Block) -> Array:
+    """log b_out."""
+    return log_read_out(network, kernel).reshape(())
+
+
+def _derivative(function, at, along):
+    return jax.jvp(function, (at,), (along,))
+
+
+def _leading_rate(y: _Leading, network) -> _Leading:
+    drift, growth = gain(network.drift, y.kernel)
+    return _Leading(drift, growth.reshape(()))
+
+
+def _rate(y: _Flow, network) -> _Flow:
+    drift, drift_along = _derivative(network.drift, y.kernel, network.drift(y.kernel))
+    _, moved = _derivative(network.drift, y.kernel, y.kernel_correction)
+    growth = lambda kernel: _growth(network, kernel)
+    c, c_along = _derivative(growth, y.kernel, drift)
+    _, c_moved = _derivative(growth, y.kernel, y.kernel_correction)
+    return _Flow(
+        kernel=drift,
+        log_response=c,
+        kernel_correction=jax.tree.map(lambda m, d: m - d / 2, moved, drift_along),
+        log_correction=c_moved - c**2 / 2 - c_along / 2,
+    )
+
+
+def _slope(network, kernel: Block) -> Array:
+    """G = d log chi_out / dt."""
+    read_out = lambda kernel: _log_read_out(network, kernel)
+    return _growth(network, kernel) + _derivative(read_out, kernel, network.drift(kernel))[1]
+
+
+def _psi(network, t, y: _Flow) -> Array:
+    read_out = lambda kernel: _log_read_out(network, kernel)
+    return t * (_derivative(read_out, y.kernel, y.kernel_correction)[1] + y.log_correction)
+
+
+def _integrate(rate, network, y, t0, ts, adjoint) -> Any:
+    """dy/dt = rate(y, network) at `ts`, from `t0`."""
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, network: rate(y, network)),  # pyright: ignore
+        diffrax.Tsit5(),
+        t0=t0,
+        t1=ts[-1],
+        dt0=None,
+        y0=y,
+        args=network,
+        saveat=diffrax.SaveAt(ts=ts),
+        stepsize_controller=default_controller(y.kernel),
+        adjoint=adjoint,
+        throw=False,
+    ).ys  # pyright: ignore
+
+
+def _pair_element(network, pair, times, adjoint) -> TimeEstimate:
+    frozen, fixed = jax.lax.stop_gradient((network, pair))
+    forward = diffrax.ForwardMode()
+    origin = _Leading(pair_block(fixed), jnp.zeros_like(fixed[0]))
+    path = _integrate(_leading_rate, frozen, origin, jnp.zeros_like(times[0]), times, forward)
+    heights = path.log_response + jax.vmap(lambda k: _log_read_out(frozen, k))(path.kernel)
+    interval = best_interval(jnp.log(times), heights, _log_read_out(frozen, origin.kernel))
+    left = jnp.argmin(jnp.abs(jnp.log(times) - interval.low))
+    at_left = jax.tree.map(lambda x: x[left], path)
+
+    def derivatives(v):
+        """Of log chi_out with respect to v = log t."""
+        t = jnp.exp(v)
+        until = jnp.maximum(t, times[left])[None]
+        end = _integrate(_leading_rate, frozen, at_left, times[left], until, forward)
+        kernel = jax.tree.map(lambda x: x[-1], end.kernel)
+        slope = lambda kernel: _slope(frozen, kernel)
+        g, h = _derivative(slope, kernel, frozen.drift(kernel))
+        return t * g, t * g + t**2 * h
+
+    search = maximise(
+        derivatives,
+        interval.start,
+        lower=jnp.log(times[0]),
+        upper=interval.high + 1,
+        bracket=(interval.low, interval.high),
+        skip=~interval.found,
+    )
+    return _finish(network, pair, search, interval, adjoint)
+
+
+def _finish(network, pair, search, interval, adjoint) -> TimeEstimate:
+    found = jnp.exp(search.position)
+    kernel, zero = pair_block(pair), jnp.zeros_like(found)
+    origin = _Flow(kernel, zero, jax.tree.map(jnp.zeros_like, kernel), zero)
+    path = _integrate(_rate, network, origin, zero, found[None], adjoint)
+    end = jax.tree.map(lambda x: x[-1], path)
+    slope = lambda kernel: _slope(network, kernel)
+    g, sharpness = _derivative(slope, end.kernel, network.drift(end.kernel))
+
+    # One Newton step from the optimum: nothing in value, the implicit first derivative.
+    at_zero = _log_read_out(network, origin.kernel)
+    height = end.log_response + _log_read_out(network, end.kernel)
+    interior, decreasing, increasing = verdict(search, height, at_zero, interval.at_end)
+    fixed = jax.lax.stop_gradient(jnp.where(interior, sharpness, 1))
+    step = jnp.where(interior, -g / fixed, 0)
+    end = jax.tree.map(lambda y, r: y + step * r, end, _rate(end, network))
+    time = found + step
+
+    _, psi_slope = _derivative(
+        lambda args: _psi(network, *args), (time, end), (jnp.ones_like(time), _rate(end, network))
+    )
+    _, sharpness = _derivative(slope, end.kernel, network.drift(end.kernel))
+    correction = -psi_slope / jnp.where(interior, sharpness, 1)
+    limit = jnp.where(increasing, jnp.inf, 0).astype(time.dtype)
+    at_limit = jnp.where(increasing, jnp.inf, pair[2])
+    return TimeEstimate(
+        time=jnp.where(interior, time, limit),
+        correction=jnp.where(interior, correction, 0),
+        kernel=jnp.where(interior, entries(end.kernel).reshape(()), at_limit),
+        status=statuses(interior, decreasing, increasing),
+    )

@@ -1,0 +1,130 @@
+"""Searches over any parameters of a network."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import optimistix as optx
+import pytest
+
+import kernelode as ko
+
+from .helpers import pair_kernel, relative_error, resnet
+
+PAIR = pair_kernel(0.05, 0.05, 0.03)
+SCALE = lambda net: net.residual_scale
+DIAGONAL_STAR, PAIR_STAR = 0.3265091602599754, 1.089167841977915  # erf, L = 10
+
+
+@pytest.mark.parametrize(
+    "optimiser, precision",
+    [(None, 1e-6), (optax.lbfgs(), 1e-6), (optx.BFGS(rtol=1e-9, atol=1e-9), 1e-9)],
+    ids=["adam", "lbfgs", "bfgs"],
+)
+def test_searches_reach_the_newton_answer(optimiser, precision):
+    found = ko.optimise(ko.DiagonalResponse(PAIR), resnet(ko.Erf(), 10), SCALE, optimiser=optimiser)
+    assert found.result == ko.RESULTS.successful
+    assert relative_error(found.network.residual_scale, DIAGONAL_STAR) < precision
+    best = ko.DiagonalResponse(PAIR)(found.network)
+    assert relative_error(found.value, best) < 1e-12
+    assert found.history.shape == (1000,) and found.history[-1] == found.value
+    assert found.history[0] < found.value and 0 < found.steps < 400
+
+
+def test_pairs():
+    found = ko.optimise(
+        ko.OffDiagonalResponse(PAIR), resnet(ko.Erf(), 10), SCALE, optimiser=optx.BFGS(1e-9, 1e-9)
+    )
+    assert relative_error(found.network.residual_scale, PAIR_STAR) < 1e-8
+
+
+def through_the_flow(net):
+    """log chi_out by Diffrax: Euler steps of rho^2 are the network of finite depth."""
+    step = net.residual_scale**2
+    _, found = ko.response_flow(
+        net,
+        PAIR,
+        step * net.depth,
+        solver=diffrax.Euler(),
+        dt0=step,
+        stepsize_controller=diffrax.ConstantStepSize(),
+        adjoint=diffrax.ForwardMode(),
+    )
+    return jnp.log(found.output.diagonal[-1, 0])
+
+
+def test_optax_through_diffrax_reaches_the_newton_answer():
+    found = ko.optimise(through_the_flow, resnet(ko.Erf(), 10), SCALE, grad=jax.jacfwd)
+    assert found.result == ko.RESULTS.successful
+    assert relative_error(found.network.residual_scale, DIAGONAL_STAR) < 1e-6
+
+
+def test_several_leaves_and_free_coordinates():
+    # A target for the output variance has a valley; a pull towards given values makes it a point.
+    def objective(net):
+        kernel = ko.propagate(net, PAIR).mean_kernel[-1]
+        pull = (net.weight_variance - 1.1) ** 2 + (net.bias_variance - 0.02) ** 2
+        return -((kernel[0, 0] - kernel[0, 0]) ** 2) - pull
+
+    where = lambda net: (net.weight_variance, net.bias_variance)
+    for positive in (True, False):
+        found = ko.optimise(
+            objective, resnet(ko.Erf(), 3), where, positive=positive, optimiser=optx.BFGS(1e-9, 1e-11)
+        )
+        assert relative_error(found.network.weight_variance, 1.1) < 1e-5
+        assert abs(found.network.bias_variance - 0.02) < 1e-5
+
+
+def test_failures_are_data_until_the_edge():
+    objective, net = ko.DiagonalResponse(PAIR), resnet(ko.Erf(), 10)
+    found = ko.optimise(objective, net, SCALE, max_steps=3, throw=False)
+    assert found.result == ko.RESULTS.nonlinear_max_steps_reached
+    assert found.history.shape == (3,) and found.steps == 3
+    with pytest.raises(Exception, match="maximum number of steps"):
+        ko.optimise(objective, net, SCALE, max_steps=3)
+    growing = resnet(ko.ReLU(), 4)
+    found = ko.optimise(objective, growing, SCALE, optimiser=optax.adam(1.0), max_steps=60, throw=False)
+    assert found.result == ko.RESULTS.unbounded
+
+
+def test_no_nan_in_an_objective_leaves_unnoticed():
+    objective = lambda net: jnp.log(0.3 - net.residual_scale)
+    net = resnet(ko.Erf(), 2, rho=0.5)
+    found = ko.optimise(objective, net, SCALE, max_steps=5, throw=False)
+    assert found.result == ko.RESULTS.nonfinite
+
+
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        (lambda net: (net.residual_scale, net.weight_variance), "together"),
+        (lambda net: net.output_weight_variance, "read-out"),
+        (lambda net: net.output_bias_variance, "read-out"),
+    ],
+)
+def test_ill_posed_searches_are_refused(where, message):
+    net = resnet(ko.Erf(), 3, output_bias_variance=0.1)
+    with pytest.raises(ValueError, match=message):
+        ko.optimise(ko.DiagonalResponse(PAIR), net, where)
+
+
+def test_free_per_layer_scales_are_refused():
+    net = resnet(ko.Erf(), 3, rho=jnp.full(3, 0.2))
+    with pytest.raises(ValueError, match="one layer takes everything"):
+        ko.optimise(ko.DiagonalResponse(PAIR), net, SCALE)
+    uniform, corner = jnp.full(3, 5.1268 / 3), jnp.array([5.1268, 0.0, 0.0])
+    height = lambda e: ko.DiagonalResponse(PAIR)(eqx.tree_at(SCALE, net, jnp.sqrt(e)))
+    assert height(corner) > height(uniform)  # why
+
+
+def test_wrong_arguments():
+    objective, net = ko.DiagonalResponse(PAIR), resnet(ko.Erf(), 3)
+    with pytest.raises(TypeError, match="optimiser"):
+        ko.optimise(objective, net, SCALE, optimiser="adam")  # pyright: ignore
+    with pytest.raises(ValueError, match="positive"):
+        ko.optimise(objective, resnet(ko.Erf(), 3, rho=0.0), SCALE)
+    with pytest.raises(ValueError, match="max_steps"):
+        ko.optimise(objective, net, SCALE, max_steps=0)
+    with pytest.raises(ValueError, match="two inputs"):
+        ko.OffDiagonalResponse(PAIR[:1, :1])
