@@ -1,0 +1,62 @@
+"""Kernels, responses and residual scaling of wide, deep networks at initialisation, in JAX."""
+
+from . import baselines as baselines
+from ._activation import (
+    GELU as GELU,
+    AbstractActivation as AbstractActivation,
+    AbstractClosedFormActivation as AbstractClosedFormActivation,
+    AbstractHomogeneousActivation as AbstractHomogeneousActivation,
+    AbstractKinkedActivation as AbstractKinkedActivation,
+    AbstractSmoothActivation as AbstractSmoothActivation,
+    Elementwise as Elementwise,
+    Erf as Erf,
+    LeakyReLU as LeakyReLU,
+    Linear as Linear,
+    Polynomial as Polynomial,
+    ReLU as ReLU,
+    Sin as Sin,
+    Softplus as Softplus,
+    Swish as Swish,
+    Tanh as Tanh,
+)
+from ._architecture import (
+    MLP as MLP,
+    AbstractArchitecture as AbstractArchitecture,
+    AbstractResidualNetwork as AbstractResidualNetwork,
+    ResNet as ResNet,
+)
+from ._closure import AbstractClosure as AbstractClosure, MeanOnly as MeanOnly
+from ._expectation import (
+    Moments as Moments,
+    hermite_spectrum as hermite_spectrum,
+    pair_coefficients as pair_coefficients,
+    pair_moments as pair_moments,
+    variance_derivatives as variance_derivatives,
+)
+from ._kernel import Block as Block, Variances as Variances, input_kernel as input_kernel
+from ._optimise import (
+    DiagonalResponse as DiagonalResponse,
+    OffDiagonalResponse as OffDiagonalResponse,
+    Optimum as Optimum,
+    optimise as optimise,
+)
+from ._propagate import propagate as propagate
+from ._response import (
+    LayerResponse as LayerResponse,
+    Response as Response,
+    layer_response as layer_response,
+    response as response,
+    response_flow as response_flow,
+)
+from ._scaling import (
+    STATUS as STATUS,
+    OptimalScale as OptimalScale,
+    OptimalTime as OptimalTime,
+    ScaleEstimate as ScaleEstimate,
+    Summary as Summary,
+    TimeEstimate as TimeEstimate,
+    optimal_flow_time as optimal_flow_time,
+    optimal_residual_scale as optimal_residual_scale,
+)
+from ._solution import RESULTS as RESULTS, Solution as Solution
+from ._solve import solve as solve

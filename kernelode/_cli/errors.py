@@ -1,0 +1,20 @@
+"""What the user got wrong: one sentence and exit code 2. All else is a bug and keeps its traceback."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class BadInput(Exception):
+    """A sentence for the user about an option or a file."""
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """The library's refusals of arguments, as `BadInput`.
+
+    To be put around the checks of user input only: a `ValueError` from anywhere else is a bug.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise BadInput(" ".join(str(error).split())) from error

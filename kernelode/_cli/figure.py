@@ -1,0 +1,65 @@
+"""The figure of `kernelode rho`: what a user would otherwise draw with `kernelode.plot`."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from .errors import BadInput
+from .study import Study
+
+_SUFFIXES = (".png", ".pdf", ".svg")
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+
+
+def check_figure(name: str) -> pathlib.Path:
+    """Where to draw to. **Raises** `BadInput` before anything is computed in vain."""
+    path = pathlib.Path(name)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise BadInput(f"--plot must end in .png, .pdf or .svg, got {name}.")
+    if not path.parent.is_dir():
+        raise BadInput(f"--plot: there is no folder {path.parent}.")
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        raise BadInput('--plot needs Matplotlib: pip install "kernelode[plot]".') from None
+    return path
+
+
+def save_figure(study: Study, path: pathlib.Path) -> None:
+    """Response against rho and, beneath on the same axis, the regression."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from kernelode import plot
+
+    rows = 1 if study.evidence is None else 2
+    with matplotlib.rc_context(_STYLE):
+        # Not through pyplot: no display is needed, and no state is left behind.
+        figure = Figure(figsize=(5.2, 0.5 + 2.9 * rows), layout="constrained")
+        panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+        plot.plot_response_against_scale(
+            panels[0], study.fine_scales, study.sweep.response, study.optimum
+        )
+        if study.evidence is not None:
+            scores = study.evidence.scores
+            # Smooth in rho, as the share of wrong classes is not.
+            plot.plot_evidence_against_scale(
+                panels[1],
+                study.scales,
+                np.asarray(scores.log_evidence),
+                np.asarray(scores.squared_error),
+                study.optimum,
+                error_label="held-out squared error",
+            )
+            panels[0].set_xlabel("")
+        try:
+            figure.savefig(path, dpi=200)
+        except OSError as error:
+            raise BadInput(f"--plot: {path} cannot be written: {error.strerror}.") from error

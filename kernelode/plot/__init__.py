@@ -1,0 +1,9 @@
+"""Figures. Every function draws on the Matplotlib axes that it is given and returns them.
+
+Matplotlib is not imported before they are: who has axes has it.
+"""
+
+from ._scaling import (
+    plot_evidence_against_scale as plot_evidence_against_scale,
+    plot_response_against_scale as plot_response_against_scale,
+)

@@ -1,0 +1,190 @@
+"""What the residual scale does to the response, and to regression with the Gaussian process."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._response import Response
+from .._scaling import OptimalScale, ScaleEstimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    # Matplotlib is an optional dependency: at run time, axes are taken as they come.
+    Axes = Any
+
+# Okabe and Ito's colours, told apart by colour-blind readers; in grey, line styles tell them apart.
+_DIAGONAL: dict[str, Any] = {"color": "#0072B2", "linestyle": "-"}
+_OFF_DIAGONAL: dict[str, Any] = {"color": "#D55E00", "linestyle": "--"}
+_EVIDENCE: dict[str, Any] = {"color": "#000000", "linestyle": "-", "marker": "o", "markersize": 3.5}
+_ERROR: dict[str, Any] = {
+    "color": "#009E73",
+    "linestyle": "-",
+    "marker": "s",
+    "markersize": 3.5,
+    "markerfacecolor": "white",
+}
+#: Share of the height that is kept free at the top, for what is marked.
+_STRIP = 0.16
+#: Share of the width that the name of a mark takes.
+_ROOM = 0.33
+_SCALE_LABEL = r"residual scale $\rho$"
+
+
+def plot_response_against_scale(
+    axes: Axes,
+    scales: Float[Array | np.ndarray, " scales"],
+    response: Response,
+    optimum: OptimalScale | None = None,
+) -> Axes:
+    """chi_out against rho on logarithmic axes: mean over elements, shaded by their standard deviation.
+
+    **Arguments**
+
+    - `axes`: Matplotlib axes.
+    - `scales`: residual scales, increasing and positive.
+    - `response`: chi_out, as from `response`, with a leading axis over `scales`.
+    - `optimum`: rho*, to mark the mean over elements, shaded by their standard deviation.
+    """
+    diagonal = np.asarray(response.diagonal)
+    rows, columns = np.triu_indices(diagonal.shape[-1], 1)
+    off_diagonal = np.asarray(response.off_diagonal)[:, rows, columns]
+    _band(axes, scales, diagonal, r"diagonal, $\chi_{aa;aa}$", _DIAGONAL)
+    if off_diagonal.size:
+        _band(axes, scales, off_diagonal, r"off-diagonal, $\chi_{ab;ab}$", _OFF_DIAGONAL)
+    axes.set_yscale("log")
+    axes.set_ylabel(r"output response $\chi_\mathrm{out}$")
+    _finish(axes, scales, optimum)
+    _make_room(axes)
+    _legend(axes, *axes.get_legend_handles_labels())
+    return axes
+
+
+def plot_evidence_against_scale(
+    axes: Axes,
+    scales: Float[Array | np.ndarray, " scales"],
+    log_evidence: Float[Array | np.ndarray, " scales"],
+    error: Float[Array | np.ndarray, " scales"],
+    optimum: OptimalScale | None = None,
+    *,
+    error_label: str = "held-out error",
+) -> Axes:
+    """Log evidence (left) and held-out error (right axis) of a Gaussian process against rho.
+
+    **Arguments**
+
+    - `axes`: Matplotlib axes; the error gets a twin of theirs.
+    - `scales`: residual scales, increasing and positive.
+    - `log_evidence`, `error`: at every scale. What is not finite is left out.
+    - `optimum`: rho*, to mark the mean over elements, shaded by their standard deviation.
+    - `error_label`: what the error is.
+    """
+    twin = axes.twinx()
+    twin.spines["right"].set_visible(True)
+    (left,) = axes.plot(scales, _finite(log_evidence), **_EVIDENCE)
+    (right,) = twin.plot(scales, _finite(error), **_ERROR)
+    axes.set_ylabel("log evidence per sample")
+    twin.set_ylabel(error_label, color=right.get_color())
+    twin.tick_params(axis="y", colors=right.get_color())
+    _finish(axes, scales, optimum)
+    twin.set_xlim(axes.get_xlim())
+    _make_room(axes)
+    _make_room(twin)
+    _legend(axes, [left, right], ["log evidence", error_label])
+    return axes
+
+
+def _legend(axes: Axes, handles, labels) -> None:
+    """A legend above the axes, where it covers nothing."""
+    axes.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        frameon=False,
+        borderaxespad=0.2,
+    )
+
+
+def _make_room(axes: Axes) -> None:
+    """Raise the upper limit, so that a strip at the top is free of data."""
+    to_data = axes.transData.inverted().transform
+    (_, low), (_, high) = to_data(axes.transAxes.transform([(0, 0), (0, 1 + _STRIP)]))
+    axes.set_ylim(float(low), float(high))
+
+
+def _finite(values) -> np.ndarray:
+    values = np.asarray(values, float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _band(axes: Axes, scales, values: np.ndarray, label: str, style: dict[str, Any]) -> None:
+    """Mean and standard deviation over the last axis, in the logarithm: the axis is logarithmic."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(values > 0, np.log(values), np.nan)
+    middle, spread = logs.mean(axis=-1), logs.std(axis=-1)
+    axes.plot(scales, np.exp(middle), label=label, **style)
+    low, high = np.exp(middle - spread), np.exp(middle + spread)
+    axes.fill_between(scales, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _finish(axes: Axes, scales, optimum: OptimalScale | None) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(float(scales[0]), float(scales[-1]))
+    axes.set_xlabel(_SCALE_LABEL)
+    _label_plainly(axes)
+    if optimum is None:
+        return
+    found = [_Mark("diagonal", optimum.diagonal, _DIAGONAL)]
+    if optimum.pairs is not None:
+        found.append(_Mark("off-diagonal", optimum.off_diagonal, _OFF_DIAGONAL))
+    found = [mark for mark in found if np.any(mark.estimate.interior)]
+    # Names stand on the outer sides of the lines, unless there is no room: then in two rows.
+    places = [_place(axes, mark) for mark in found]
+    outward = [places[0] > _ROOM, places[-1] < 1 - _ROOM] if found else []
+    for i, mark in enumerate(found):
+        to_the_left = outward[0] if i == 0 else not outward[1]
+        _draw(axes, mark, "right" if to_the_left else "left", row=0 if all(outward) else i)
+
+
+def _place(axes: Axes, mark: "_Mark") -> float:
+    """Where the mean optimum is along the axis, from 0 to 1."""
+    in_pixels = axes.transData.transform((float(mark.estimate.summary().mean), 1))
+    return float(axes.transAxes.inverted().transform(in_pixels)[0])
+
+
+def _label_plainly(axes: Axes) -> None:
+    """0.1, 0.2, 0.5, 1 ... along a logarithmic axis of a decade or two, in place of powers of ten."""
+    from matplotlib import ticker
+
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+class _Mark(NamedTuple):
+    name: str
+    estimate: ScaleEstimate
+    style: dict[str, Any]
+
+
+def _draw(axes: Axes, mark: _Mark, alignment: str, row: int) -> None:
+    """A line at the mean optimum, shaded by the standard deviation, named in a row of the strip."""
+    summary, colour = mark.estimate.summary(), mark.style["color"]
+    mean, spread = float(summary.mean), float(summary.standard_deviation)
+    axes.axvspan(max(mean - spread, mean / 10), mean + spread, color=colour, alpha=0.12, linewidth=0)
+    axes.axvline(mean, linewidth=1, **mark.style)
+    axes.annotate(
+        rf"{mark.name} $\rho^* = {mean:.3g}$",
+        (mean, 0.99 - row * _STRIP / 2),
+        xycoords=("data", "axes fraction"),
+        xytext=(4 if alignment == "left" else -4, 0),
+        textcoords="offset points",
+        ha=alignment,
+        va="top",
+        fontsize="small",
+        color=colour,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+    )
