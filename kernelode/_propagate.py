@@ -68,20 +68,25 @@ def _propagate(
     network, closure = cast((network, closure), kernel.dtype)
     first = closure.init(kernel)
     # Each layer writes to its place, those not asked for to one that is dropped: memory follows what
-    # is saved, and one scan serves every choice.
+    # is saved, and one scan serves every choice. The last layer alone needs no store.
+    last_only = saved == (network.depth,)
     places = np.full(network.depth + 1, len(saved))
     places[list(saved)] = np.arange(len(saved))
-    store = jax.tree.map(
-        lambda x: jnp.zeros((len(saved) + 1, *x.shape), x.dtype).at[places[0]].set(x), first
+    write = lambda store, place, state: (
+        store if last_only else jax.tree.map(lambda s, x: s.at[place].set(x), store, state)
     )
+    empty = lambda x: jnp.zeros((len(saved) + 1, *x.shape), x.dtype)
+    store = None if last_only else jax.tree.map(empty, first)
 
     def step(carry, layer):
         state, store = carry
         scale, place = layer
         state = closure.push(network, state, scale)
-        return (state, jax.tree.map(lambda s, x: s.at[place].set(x), store, state)), None
+        return (state, write(store, place, state)), None
 
-    (last, store), _ = jax.lax.scan(step, (first, store), (network.scales(), jnp.asarray(places[1:])))
+    carry = (first, write(store, places[0], first))
+    (last, store), _ = jax.lax.scan(step, carry, (network.scales(), jnp.asarray(places[1:])))
+    state = jax.tree.map(lambda x: x[None], last) if last_only else jax.tree.map(lambda s: s[:-1], store)
     finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)])
     if isinstance(network, AbstractResidualNetwork):
         steps = jnp.cumsum(network.scales() ** 2)
@@ -91,7 +96,7 @@ def _propagate(
     return Solution(
         closure=closure,
         saved_ts=depths[np.array(saved)],
-        state=jax.tree.map(lambda s: s[:-1], store),
+        state=state,
         result=choose_result(jnp.all(finite), RESULTS.successful, RESULTS.not_finite),
         stats={},
     )

@@ -73,6 +73,7 @@ def _(primals, tangents):
     return value, tangent
 
 
+@eqx.filter_jit
 def sum_series(order: int, activation, a, b, c, *, adaptive: bool = True):
     """The table and an error estimate of the same shape.
 

@@ -8,6 +8,7 @@ that are infinite at correlation +-1 are dealt with as `_activation/homogeneous.
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -29,6 +30,7 @@ class Moments(NamedTuple):
     error: Array
 
 
+@eqx.filter_jit
 def variance_moment(activation: AbstractActivation, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """E[sigma(x)^2] for x ~ N(0, q), elementwise."""
     if isinstance(activation, AbstractHomogeneousActivation):
@@ -39,6 +41,7 @@ def variance_moment(activation: AbstractActivation, q: Float[Array, "*shape"]) -
     return variance_ladder(0, activation, q.reshape(-1))[0].reshape(q.shape)
 
 
+@eqx.filter_jit
 def pair_moment(
     activation: AbstractActivation,
     a: Float[Array, " n"],

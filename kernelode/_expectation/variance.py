@@ -38,6 +38,7 @@ def _(primals, tangents):
     return value, tangent
 
 
+@eqx.filter_jit
 def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]):
     """The ladder and an error estimate of the same shape."""
     if isinstance(activation, AbstractKinkedActivation):

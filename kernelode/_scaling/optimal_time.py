@@ -124,16 +124,20 @@ def _leading_rate(y: _Leading, network) -> _Leading:
 
 
 def _rate(y: _Flow, network) -> _Flow:
-    drift, drift_along = _derivative(network.drift, y.kernel, network.drift(y.kernel))
-    _, moved = _derivative(network.drift, y.kernel, y.kernel_correction)
-    growth = lambda kernel: _growth(network, kernel)
-    c, c_along = _derivative(growth, y.kernel, drift)
-    _, c_moved = _derivative(growth, y.kernel, y.kernel_correction)
+    # Both directional derivatives in one sweep: the expectations are evaluated once.
+    drift_and_growth = lambda kernel: gain(network.drift, kernel)
+    directions = (network.drift(y.kernel), y.kernel_correction)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *directions)
+    (drift, c), along = jax.vmap(
+        lambda direction: _derivative(drift_and_growth, y.kernel, direction), out_axes=(None, 0)
+    )(stacked)
+    drift_along, c_along = jax.tree.map(lambda x: x[0], along)
+    drift_moved, c_moved = jax.tree.map(lambda x: x[1], along)
     return _Flow(
         kernel=drift,
-        log_response=c,
-        kernel_correction=jax.tree.map(lambda m, d: m - d / 2, moved, drift_along),
-        log_correction=c_moved - c**2 / 2 - c_along / 2,
+        log_response=c.reshape(()),
+        kernel_correction=jax.tree.map(lambda m, d: m - d / 2, drift_moved, drift_along),
+        log_correction=(c_moved - c**2 / 2 - c_along / 2).reshape(()),
     )
 
 
@@ -155,7 +159,9 @@ def _integrate(rate, network, y, t0, ts, adjoint) -> Any:
         diffrax.Tsit5(),
         t0=t0,
         t1=ts[-1],
-        dt0=None,
+        dt0=jnp.maximum(
+            (ts[0] - t0) / 100, jnp.finfo(ts.dtype).tiny
+        ),  # the controller's own guess would compile the rate twice more
         y0=y,
         args=network,
         saveat=diffrax.SaveAt(ts=ts),
