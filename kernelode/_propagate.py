@@ -66,7 +66,7 @@ def _propagate(
     saved: tuple[int, ...],
 ) -> Solution:
     network, closure = cast((network, closure), kernel.dtype)
-    first = closure.init(kernel)
+    first = closure.init(network, kernel)
     # Each layer writes to its place, those not asked for to one that is dropped: memory follows what
     # is saved, and one scan serves every choice. The last layer alone needs no store.
     last_only = saved == (network.depth,)
@@ -80,20 +80,21 @@ def _propagate(
 
     def step(carry, layer):
         state, store = carry
-        scale, place = layer
-        state = closure.push(network, state, scale)
+        one, place = layer
+        state = closure.push(network, state, one)
         return (state, write(store, place, state)), None
 
     carry = (first, write(store, places[0], first))
-    (last, store), _ = jax.lax.scan(step, carry, (network.scales(), jnp.asarray(places[1:])))
+    (last, store), _ = jax.lax.scan(step, carry, (network.layers(), jnp.asarray(places[1:])))
     state = jax.tree.map(lambda x: x[None], last) if last_only else jax.tree.map(lambda s: s[:-1], store)
     finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)])
     if isinstance(network, AbstractResidualNetwork):
-        steps = jnp.cumsum(network.scales() ** 2)
+        steps = jnp.cumsum(network.layers().scale ** 2)
     else:
         steps = jnp.arange(1, network.depth + 1, dtype=kernel.dtype)
     depths = jnp.concatenate([jnp.zeros((1,), steps.dtype), steps])
     return Solution(
+        network=network,
         closure=closure,
         saved_ts=depths[np.array(saved)],
         state=state,

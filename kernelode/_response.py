@@ -120,8 +120,8 @@ def _as_response(tangents: Block) -> Response:
 @eqx.filter_jit
 def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Response:
     network, block = cast(network, kernel.dtype), as_block(kernel)
-    step = lambda carry, scale: (_pushforward(lambda k: network.layer(k, scale), *carry), None)
-    last, _ = jax.lax.scan(step, (block, _unit_tangents(block)), network.scales())
+    step = lambda carry, layer: (_pushforward(lambda k: network.layer(k, layer), *carry), None)
+    last, _ = jax.lax.scan(step, (block, _unit_tangents(block)), network.layers())
     return _as_response(_pushforward(network.read_out, *last)[1])
 
 
@@ -129,13 +129,13 @@ def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"])
 def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> LayerResponse:
     network, block = cast(network, kernel.dtype), as_block(kernel)
 
-    def step(carry, scale):
+    def step(carry, layer):
         eta = _pushforward(network.drift, *carry)[1]
-        carry = _pushforward(lambda k: network.layer(k, scale), *carry)
+        carry = _pushforward(lambda k: network.layer(k, layer), *carry)
         return carry, (_as_response(carry[1]), _as_response(eta))
 
     start = (block, _unit_tangents(block))
-    last, (chi, eta) = jax.lax.scan(step, start, network.scales())
+    last, (chi, eta) = jax.lax.scan(step, start, network.layers())
     with_first = lambda first, rest: jnp.concatenate([first[None], rest])
     return LayerResponse(
         chi=jax.tree.map(with_first, _as_response(start[1]), chi),

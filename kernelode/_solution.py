@@ -4,10 +4,12 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._closure.base import AbstractClosure
+from ._architecture.base import AbstractArchitecture
+from ._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -34,6 +36,7 @@ def choose_result(condition: Array, yes: Any, no: Any) -> RESULTS:
 class Solution(eqx.Module):
     """Moments of a network's kernel at the saved depths.
 
+    - `network`, `closure`: what was solved.
     - `ts`: the saved depths. For a residual network t = sum of rho_l^2; layer numbers for an MLP.
     - `state`: the closure's state there, leading axis `times`.
     - `result`: a `RESULTS` item; `RESULTS.successful` unless `throw=False` was passed.
@@ -41,6 +44,7 @@ class Solution(eqx.Module):
     - `interpolation`: Diffrax's dense interpolation, if `SaveAt(dense=True)` asked for it.
     """
 
+    network: AbstractArchitecture
     closure: AbstractClosure
     saved_ts: Float[Array, " times"] | None
     state: Any
@@ -62,8 +66,54 @@ class Solution(eqx.Module):
             raise ValueError(_NOTHING_SAVED)
         return eqx.filter_vmap(self.closure.mean_kernel)(self.state)
 
+    @property
+    def kernel_covariance(self) -> Float[Array, "..."]:
+        """V4 = lim n Cov(G, G) at the saved depths: (times, n, n, n, n), or for all pairs of inputs
+        (times, n, n, 3, 3) with the components (aa, ab, bb). Of a feed-forward network: the covariance
+        of the kernel given the weights before, without the sampling noise of its own neurons."""
+        return self.moments.kernel_covariance
+
+    @property
+    def mean_correction(self) -> Float[Array, "times n n"]:
+        """K1 = lim n (E[G] - K0) at the saved depths."""
+        return self.moments.mean_correction
+
+    @property
+    def moments(self) -> WidthMoments:
+        """All moments of order 1/n at the saved depths, with estimates of the truncation error."""
+        closure = self._moment_closure("moments")
+        return _over_times(closure.moments, self.network, self.state)
+
+    @property
+    def read_out(self) -> WidthMoments:
+        """The moments of the kernel of the read-out, were it placed at each of the saved depths."""
+        closure = self._moment_closure("read_out")
+        return _over_times(closure.read_out, self.network, self.state)
+
+    @property
+    def quadrature_error(self) -> Float[Array, " times"]:
+        """An estimate of the relative error of the Gaussian expectations at the saved depths."""
+        closure = self._moment_closure("quadrature_error")
+        return _over_times(closure.quadrature_error, self.network, self.state)
+
+    def _moment_closure(self, name: str) -> AbstractMomentClosure:
+        if not isinstance(self.closure, AbstractMomentClosure):
+            raise ValueError(
+                f"`{name}` needs a closure with moments of order 1/n, such as `closure=WickTower(16)`; "
+                f"this solution has `{type(self.closure).__name__}`."
+            )
+        if self.state is None:
+            raise ValueError(_NOTHING_SAVED)
+        return self.closure
+
     def evaluate(self, t) -> Float[Array, "n n"]:
         """K0 at any depth t, for a solution with dense output."""
         if self.interpolation is None:
             raise ValueError("`evaluate` needs `saveat=diffrax.SaveAt(dense=True)`.")
         return self.closure.mean_kernel(self.interpolation.evaluate(jnp.asarray(t)))
+
+
+@eqx.filter_jit
+def _over_times(function, network, state):
+    """One saved depth at a time, for bounded memory."""
+    return jax.lax.map(lambda one: function(network, one), state)

@@ -102,7 +102,7 @@ def checked_times(ts: RealLike) -> Float[Array, " times"]:
 def _solve(network, kernel, ts, closure, options) -> Solution:
     network, closure = cast((network, closure), kernel.dtype)
     return integrate(
-        closure.init(kernel),
+        closure.init(network, kernel),
         lambda state, net: closure.rate(net, state),
         network,
         ts,
@@ -143,6 +143,7 @@ def integrate(
         throw=False,
     )
     return Solution(
+        network=network,
         closure=closure,
         saved_ts=out.ts,
         state=out.ys,

@@ -43,8 +43,8 @@ def x(getkey):
 @eqx.filter_jit
 def mean_kernel(net, x):
     """K_out of our recursion."""
-    step = lambda kernel, scale: (net.layer(kernel, scale), None)
-    last, _ = jax.lax.scan(step, as_block(net.read_in(x)), net.scales())
+    step = lambda kernel, layer: (net.layer(kernel, layer), None)
+    last, _ = jax.lax.scan(step, as_block(net.read_in(x)), net.layers())
     return as_matrix(net.read_out(last))
 
 
@@ -65,7 +65,7 @@ def tangent_kernel(net, x):
         return new, new + weight_variance * slope * theta
 
     kernel = theta = net.read_in(x)
-    for scale in net.scales():
+    for scale in net.layers().scale:
         before = kernel, theta
         for _ in range(getattr(net, "layers_per_block", 1)):
             kernel, theta = layer(net.weight_variance, net.bias_variance, kernel, theta)
@@ -185,7 +185,7 @@ def forward(net, parameters, x):
         return normalised + jnp.sqrt(bias_variance) * bias
 
     h = dense(x, net.input_weight_variance, net.input_bias_variance)
-    for scale in net.scales():
+    for scale in net.layers().scale:
         f = h
         for _ in range(getattr(net, "layers_per_block", 1)):
             f = dense(net.activation(f), net.weight_variance, net.bias_variance)

@@ -21,6 +21,10 @@ class AbstractActivation(eqx.Module):
         """sigma(x), elementwise."""
 
 
+class AbstractOddActivation(AbstractActivation):
+    """sigma(-x) = -sigma(x): declared beside one of the classes below, it saves half of a tower."""
+
+
 class AbstractSmoothActivation(AbstractActivation):
     """Analytic on the real line: integrated by the trapezoidal rule and its Hermite spectrum."""
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from jax.scipy.special import erf
 from jaxtyping import Array, Float
 
-from .base import AbstractClosedFormActivation
+from .base import AbstractClosedFormActivation, AbstractOddActivation
 
 
-class Erf(AbstractClosedFormActivation):
+class Erf(AbstractClosedFormActivation, AbstractOddActivation):
     """sigma(x) = erf(x) = 2/sqrt(pi) int_0^x exp(-s^2) ds."""
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -2,10 +2,10 @@
 
 from jaxtyping import Array, Float
 
-from .base import AbstractClosedFormActivation
+from .base import AbstractClosedFormActivation, AbstractOddActivation
 
 
-class Linear(AbstractClosedFormActivation):
+class Linear(AbstractClosedFormActivation, AbstractOddActivation):
     """sigma(x) = x."""
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

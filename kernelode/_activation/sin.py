@@ -5,10 +5,10 @@ from jaxtyping import Array, Float
 
 from .._checks import scalar
 from .._custom_types import RealLike
-from .base import AbstractClosedFormActivation
+from .base import AbstractClosedFormActivation, AbstractOddActivation
 
 
-class Sin(AbstractClosedFormActivation):
+class Sin(AbstractClosedFormActivation, AbstractOddActivation):
     """sigma(x) = sin(frequency x)."""
 
     frequency: Float[Array, ""]

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .base import AbstractSmoothActivation
+from .base import AbstractOddActivation, AbstractSmoothActivation
 
 
-class Tanh(AbstractSmoothActivation):
+class Tanh(AbstractSmoothActivation, AbstractOddActivation):
     """sigma(x) = tanh(x). Its poles at +- i pi/2 set the pace of every quadrature."""
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

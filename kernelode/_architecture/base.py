@@ -8,12 +8,24 @@ import jax
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import scalar
+from .._checks import as_real_array, checked_sign, scalar
 from .._custom_types import RealLike
 from .._expectation import pair_moment, variance_moment
 from .._kernel import Block, Variances, input_kernel
 
 Kernel = TypeVar("Kernel", Variances, Block)
+
+
+class Layer(eqx.Module):
+    """What differs between units of depth, h <- skip h + scale f(h): scalars, or stacked over depth.
+
+    - `scale`, `skip`: rho_l and alpha_l. A feed-forward layer has scale 1 and skip 0.
+    - `width`: n_l / n of the layer that f averages over, n being the width that 1/n refers to.
+    """
+
+    scale: Float[Array, "*depth"]
+    skip: Float[Array, "*depth"]
+    width: Float[Array, "*depth"]
 
 
 class AbstractArchitecture(eqx.Module):
@@ -25,22 +37,27 @@ class AbstractArchitecture(eqx.Module):
 
     activation: eqx.AbstractVar[AbstractActivation]
     depth: eqx.AbstractVar[int]
+    weight_variance: eqx.AbstractVar[Float[Array, ""]]
+    bias_variance: eqx.AbstractVar[Float[Array, ""]]
+    layers_per_block: eqx.AbstractVar[int]
     input_weight_variance: eqx.AbstractVar[Float[Array, ""]]
     input_bias_variance: eqx.AbstractVar[Float[Array, ""]]
     output_weight_variance: eqx.AbstractVar[Float[Array, ""]]
     output_bias_variance: eqx.AbstractVar[Float[Array, ""]]
+    last_width: eqx.AbstractVar[Float[Array, ""]]
 
     @abc.abstractmethod
     def drift(self, kernel: Kernel) -> Kernel:
         """Q(K): the kernel that one block adds to the stream, or that one layer puts in its place."""
 
     @abc.abstractmethod
-    def layer(self, kernel: Kernel, scale: Float[Array, ""]) -> Kernel:
-        """One unit of depth; `scale` is an entry of `scales()`."""
+    def layers(self) -> Layer:
+        """What differs between layers, stacked over depth, for a scan."""
 
-    @abc.abstractmethod
-    def scales(self) -> Float[Array, " depth"]:
-        """What differs between layers, for a scan over depth."""
+    def layer(self, kernel: Kernel, layer: Layer) -> Kernel:
+        """One unit of depth, K <- skip^2 K + scale^2 Q(K); `layer` is an entry of `layers()`."""
+        step = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
+        return jax.tree.map(step, kernel, self.drift(kernel))
 
     def read_in(self, x: RealLike) -> Float[Array, "n n"]:
         """K^0 of the inputs `x`, with this network's read-in variances."""
@@ -54,9 +71,11 @@ class AbstractArchitecture(eqx.Module):
 
 
 class AbstractResidualNetwork(AbstractArchitecture):
-    """A network whose blocks add to a stream: K <- K + rho_l^2 Q(K), with the flow dK/dt = Q(K)."""
+    """A network whose blocks add to a stream: K <- alpha_l^2 K + rho_l^2 Q(K). With alpha_l = 1 it has
+    the flow dK/dt = Q(K)."""
 
     residual_scale: eqx.AbstractVar[Float[Array, "*depth"]]
+    skip_scale: eqx.AbstractVar[Float[Array, "*depth"]]
 
 
 def affine_moment(activation, weight_variance, bias_variance, kernel: Kernel) -> Kernel:
@@ -73,6 +92,17 @@ def affine_moment(activation, weight_variance, bias_variance, kernel: Kernel) ->
 def checked_variance(name: str, value: RealLike) -> Float[Array, ""]:
     """A variance: a scalar, not negative, traced."""
     return scalar(name, value, non_negative=True)
+
+
+def per_layer(name: str, value: RealLike, count: int, **sign: bool) -> Float[Array, "*layers"]:
+    """A scalar, or `count` numbers one a layer; of the right sign."""
+    array = as_real_array(name, value)
+    if array.shape not in ((), (count,)):
+        raise ValueError(
+            f"`{name}` must be a scalar or have one entry a layer, shape ({count},); "
+            f"got shape {array.shape}."
+        )
+    return checked_sign(name, array, **sign)
 
 
 def checked_activation(activation) -> AbstractActivation:

@@ -7,7 +7,15 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractActivation
 from .._checks import positive_integer
 from .._custom_types import RealLike
-from .base import AbstractArchitecture, Kernel, affine_moment, checked_activation, checked_variance
+from .base import (
+    AbstractArchitecture,
+    Kernel,
+    Layer,
+    affine_moment,
+    checked_activation,
+    checked_variance,
+    per_layer,
+)
 
 
 class MLP(AbstractArchitecture):
@@ -26,6 +34,7 @@ class MLP(AbstractArchitecture):
     input_bias_variance: Float[Array, ""]
     output_weight_variance: Float[Array, ""]
     output_bias_variance: Float[Array, ""]
+    relative_width: Float[Array, ""] | Float[Array, " layers"]
 
     def __init__(
         self,
@@ -38,6 +47,7 @@ class MLP(AbstractArchitecture):
         input_bias_variance: RealLike = 0.0,
         output_weight_variance: RealLike = 1.0,
         output_bias_variance: RealLike = 0.0,
+        relative_width: RealLike = 1.0,
     ):
         self.activation = checked_activation(activation)
         self.depth = positive_integer("depth", depth)
@@ -47,16 +57,22 @@ class MLP(AbstractArchitecture):
         self.input_bias_variance = checked_variance("input_bias_variance", input_bias_variance)
         self.output_weight_variance = checked_variance("output_weight_variance", output_weight_variance)
         self.output_bias_variance = checked_variance("output_bias_variance", output_bias_variance)
+        self.relative_width = per_layer("relative_width", relative_width, self.depth + 1, positive=True)
 
     def drift(self, kernel: Kernel) -> Kernel:
         return affine_moment(self.activation, self.weight_variance, self.bias_variance, kernel)
 
-    def layer(self, kernel: Kernel, scale: Float[Array, ""]) -> Kernel:
-        del scale  # layers of an MLP are alike
-        return self.drift(kernel)
+    def layers(self) -> Layer:
+        widths = jnp.broadcast_to(self.relative_width, (self.depth + 1,))[:-1]
+        return Layer(scale=jnp.ones_like(widths), skip=jnp.zeros_like(widths), width=widths)
 
-    def scales(self) -> Float[Array, " depth"]:
-        return jnp.ones((self.depth,), self.weight_variance.dtype)
+    @property
+    def layers_per_block(self) -> int:
+        return 1
+
+    @property
+    def last_width(self) -> Float[Array, ""]:
+        return jnp.broadcast_to(self.relative_width, (self.depth + 1,))[-1]
 
 
 MLP.__init__.__doc__ = """**Arguments**
@@ -66,6 +82,8 @@ MLP.__init__.__doc__ = """**Arguments**
 - `weight_variance`, `bias_variance`: C_W = (fan-in) Var(W) and C_b of the hidden layers.
 - `input_weight_variance`, `input_bias_variance`: the same of the read-in, used by `read_in`.
 - `output_weight_variance`, `output_bias_variance`: the same of the read-out.
+- `relative_width`: n_l / n of h^0, ..., h^L, shape (depth + 1,), or one for all. The mean kernel does
+    not depend on it; its corrections of order 1/n do.
 
 **Raises** `TypeError` or `ValueError`, naming the argument, for a wrong type or shape, and for
 values that are not finite or negative.

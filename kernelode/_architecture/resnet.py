@@ -1,30 +1,31 @@
 """Pre-activation residual networks."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, checked_sign, positive_integer
+from .._checks import positive_integer
 from .._custom_types import RealLike
 from .base import (
     AbstractResidualNetwork,
     Kernel,
+    Layer,
     affine_moment,
     checked_activation,
     checked_variance,
+    per_layer,
 )
 
 
 class ResNet(AbstractResidualNetwork):
     """A pre-activation residual network of `depth` blocks,
 
-        h^0 = W_in x + b_in,   h^l = h^{l-1} + rho_l f(h^{l-1}),   y = W_out sigma(h^L) + b_out,
+        h^0 = W_in x + b_in,   h^l = alpha_l h^{l-1} + rho_l f(h^{l-1}),   y = W_out sigma(h^L) + b_out,
 
     where a block f has `layers_per_block` layers, each W sigma(.) + b. Its kernel obeys
-    K^l = K^{l-1} + rho_l^2 Q(K^{l-1}), Q the k-fold composition of C_b + C_W E[sigma sigma]
-    (Fischer, Dahmen & Helias, arXiv:2305.07715, for one layer a block).
+    K^l = alpha_l^2 K^{l-1} + rho_l^2 Q(K^{l-1}), Q the k-fold composition of C_b + C_W E[sigma sigma]
+    (Fischer, Dahmen & Helias, arXiv:2305.07715, for alpha = 1 and one layer a block).
     """
 
     activation: AbstractActivation
@@ -37,6 +38,7 @@ class ResNet(AbstractResidualNetwork):
     output_weight_variance: Float[Array, ""]
     output_bias_variance: Float[Array, ""]
     layers_per_block: int = eqx.field(static=True)
+    skip_scale: Float[Array, ""] | Float[Array, " depth"]
 
     def __init__(
         self,
@@ -51,16 +53,12 @@ class ResNet(AbstractResidualNetwork):
         output_weight_variance: RealLike = 1.0,
         output_bias_variance: RealLike = 0.0,
         layers_per_block: int = 1,
+        skip_scale: RealLike = 1.0,
     ):
         self.activation = checked_activation(activation)
         self.depth = positive_integer("depth", depth)
-        scale = as_real_array("residual_scale", residual_scale)
-        if scale.shape not in ((), (self.depth,)):
-            raise ValueError(
-                f"`residual_scale` must be a scalar or have one entry a block, shape ({self.depth},); "
-                f"got shape {scale.shape}."
-            )
-        self.residual_scale = checked_sign("residual_scale", scale, non_negative=True)
+        self.residual_scale = per_layer("residual_scale", residual_scale, self.depth, non_negative=True)
+        self.skip_scale = per_layer("skip_scale", skip_scale, self.depth, non_negative=True)
         self.weight_variance = checked_variance("weight_variance", weight_variance)
         self.bias_variance = checked_variance("bias_variance", bias_variance)
         self.input_weight_variance = checked_variance("input_weight_variance", input_weight_variance)
@@ -74,11 +72,14 @@ class ResNet(AbstractResidualNetwork):
             kernel = affine_moment(self.activation, self.weight_variance, self.bias_variance, kernel)
         return kernel
 
-    def layer(self, kernel: Kernel, scale: Float[Array, ""]) -> Kernel:
-        return jax.tree.map(lambda k, q: k + scale**2 * q, kernel, self.drift(kernel))
+    def layers(self) -> Layer:
+        scale = jnp.broadcast_to(self.residual_scale, (self.depth,))
+        skip = jnp.broadcast_to(self.skip_scale, (self.depth,)).astype(scale.dtype)
+        return Layer(scale=scale, skip=skip, width=jnp.ones_like(scale))
 
-    def scales(self) -> Float[Array, " depth"]:
-        return jnp.broadcast_to(self.residual_scale, (self.depth,))
+    @property
+    def last_width(self) -> Float[Array, ""]:
+        return jnp.ones((), self.residual_scale.dtype)
 
 
 ResNet.__init__.__doc__ = """**Arguments**
@@ -90,6 +91,8 @@ ResNet.__init__.__doc__ = """**Arguments**
 - `input_weight_variance`, `input_bias_variance`: the same of the read-in, used by `read_in`.
 - `output_weight_variance`, `output_bias_variance`: the same of the read-out.
 - `layers_per_block`: k, static.
+- `skip_scale`: alpha, the factor of the skip connection, or alpha_l, one a block. Continuous depth
+    and the optimal residual scale are defined for alpha = 1.
 
 **Raises** `TypeError` or `ValueError`, naming the argument, for a wrong type or shape, and for
 values that are not finite or negative.

@@ -92,8 +92,8 @@ def regression_targets(labels: np.ndarray, train: np.ndarray) -> tuple[np.ndarra
 def posterior_scores(network: ko.ResNet, problem: Problem, scale: Float[Array, ""]) -> Scores:
     """Scores at the residual scale `scale`, which is traced: one compilation serves a sweep."""
     network = eqx.tree_at(lambda n: n.residual_scale, network, scale)
-    layer = lambda kernel, rho: (network.layer(kernel, rho), None)
-    last, _ = jax.lax.scan(layer, problem.block, network.scales())
+    step = lambda kernel, layer: (network.layer(kernel, layer), None)
+    last, _ = jax.lax.scan(step, problem.block, network.layers())
     output = network.read_out(last)
     train, outputs = problem.train_targets.shape
     size = jnp.mean(output.column)

@@ -1,12 +1,12 @@
 """What a closure is: which moments of the kernel travel through depth, and how."""
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from .._architecture.base import AbstractArchitecture
+from .._architecture.base import AbstractArchitecture, Layer
 
 
 class AbstractClosure(eqx.Module):
@@ -16,7 +16,7 @@ class AbstractClosure(eqx.Module):
     """
 
     @abc.abstractmethod
-    def init(self, kernel: Float[Array, "n n"]) -> Any:
+    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Any:
         """The state that an input kernel starts with."""
 
     @abc.abstractmethod
@@ -24,9 +24,61 @@ class AbstractClosure(eqx.Module):
         """d state / dt along the flow of a residual network, t = sum of rho_l^2."""
 
     @abc.abstractmethod
-    def push(self, network: AbstractArchitecture, state: Any, scale: Float[Array, ""]) -> Any:
-        """The state after one layer, exactly; `scale` is an entry of `network.scales()`."""
+    def push(self, network: AbstractArchitecture, state: Any, layer: Layer) -> Any:
+        """The state after one layer, exactly; `layer` is an entry of `network.layers()`."""
 
     @abc.abstractmethod
     def mean_kernel(self, state: Any) -> Float[Array, "n n"]:
         """K0 of a state."""
+
+
+class WidthMoments(NamedTuple):
+    """Moments of a kernel G at large width n.
+
+    - `mean_kernel`: K0, (n, n).
+    - `kernel_covariance`: V4 = lim n Cov(G, G): (n, n, n, n), or (n, n, 3, 3) for all pairs with the
+        components (aa, ab, bb).
+    - `mean_correction`: K1 = lim n (E[G] - K0), (n, n).
+    - `covariance_truncation`, `correction_truncation`: how much the last four orders of a truncated
+        closure changed the two: an estimate of what the neglected ones would. Zero for closures that
+        are not truncated.
+    """
+
+    mean_kernel: Float[Array, "*times n n"]
+    kernel_covariance: Float[Array, "..."]
+    mean_correction: Float[Array, "*times n n"]
+    covariance_truncation: Float[Array, "..."]
+    correction_truncation: Float[Array, "*times n n"]
+
+
+class AbstractMomentClosure(AbstractClosure):
+    """A closure that also has the moments of order 1/n."""
+
+    @abc.abstractmethod
+    def moments(self, network: AbstractArchitecture, state: Any) -> WidthMoments:
+        """The moments of the kernel in a state."""
+
+    @abc.abstractmethod
+    def read_out(self, network: AbstractArchitecture, state: Any) -> WidthMoments:
+        """The moments of the read-out's kernel, C_out,W G_sigma + C_out,b."""
+
+    @abc.abstractmethod
+    def quadrature_error(self, network: AbstractArchitecture, state: Any) -> Float[Array, ""]:
+        """An estimate of the relative error of the Gaussian expectations in a state."""
+
+
+class AbstractPairable(AbstractMomentClosure):
+    """A closure on all elements of the kernel, that closes on every pair of inputs too."""
+
+    @abc.abstractmethod
+    def pairs(self) -> AbstractMomentClosure:
+        """The same closure on all pairs of inputs, at a cost of order n^2."""
+
+
+def check_single_layer_blocks(network: AbstractArchitecture) -> None:
+    """Refuse blocks whose inner layers fluctuate on their own."""
+    if network.layers_per_block != 1:
+        raise ValueError(
+            "Moments of order 1/n are known for one layer a block; the network has "
+            f"`layers_per_block={network.layers_per_block}`."
+        )

@@ -15,6 +15,9 @@ The basis, unlike the moments of `moments.py`, is not differentiable at correlat
 there. Values are right; derivatives belong to invariant combinations.
 """
 
+import functools
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,9 +31,24 @@ from .._activation.base import (
 )
 from .kinked import kinked_rule
 from .moments import Moments
-from .nodes import TERMS, hermite_functions, spectral_matrix, spectral_rule
-from .spectrum import trapezoid
+from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
 from .wedge import homogeneous_coefficients
+
+
+class InputChaos(eqx.Module):
+    """What one input brings to the coefficients of its pairs and of itself.
+
+    - `products`: G_ji, shape (order + 1, terms).
+    - `spectrum`: s_m, shape (terms + order,).
+    - `square`: E[sigma^2 h_m], shape (order + 1,): the coefficients of the input with itself.
+    - `relative_error`: of the quadrature, by comparison with half of the nodes.
+    """
+
+    products: Float[Array, "*n order terms"]
+    spectrum: Float[Array, "*n term"]
+    square: Float[Array, "*n order"]
+    energies: Float[Array, "*n order"]
+    relative_error: Float[Array, "*n"]
 
 
 def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms: int) -> Moments:
@@ -40,8 +58,9 @@ def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms:
     """
     if not 1 <= terms <= TERMS:
         raise ValueError(f"`terms` must be between 1 and {TERMS}, got {terms}.")
-    products, _, error = _input_products(activation, q, 0, terms)
-    return Moments(products[0], error[0])
+    x = input_chaos(activation, q, 0, terms)
+    error = x.relative_error * jnp.sqrt(jnp.abs(x.square[0]))
+    return Moments(x.spectrum, jnp.full_like(x.spectrum, 1) * error)
 
 
 def pair_coefficients(
@@ -65,44 +84,111 @@ def pair_coefficients(
     """
     if not 1 <= terms <= TERMS - order:
         raise ValueError(f"`terms` must lie between 1 and {TERMS - order}, got {terms}.")
-    corr, complement = _correlation(a, b, c)
+    corr, complement = correlation(a, b, c)
     kept = np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
     if isinstance(activation, AbstractHomogeneousActivation):
         value, error = homogeneous_coefficients(activation, a, b, corr, complement, order)
-        return Moments(jnp.where(kept, value, 0), jnp.where(kept, error, 0))
-
-    g, g_energy, g_error = _input_products(activation, a, order, terms)
-    spectrum, energy, s_error = _input_products(activation, b, 0, terms + order)
-    i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
-    binomial = np.exp((gammaln(i + k + 1) - gammaln(i + 1) - gammaln(k + 1)) / 2)
-    powers = _powers(corr, terms)[:, None] * _powers(complement, order + 1)[None, :]
-    weights = jnp.asarray(binomial, c.dtype) * powers
-    value = g @ (spectrum[0][i + k] * weights)
-
-    # Cauchy-Schwarz for the tail i >= terms, where B_ik^2 <= s_{i+k}^2 times the largest weight there
-    # (the binomial weights fall beyond i = k corr^2 / corr'^2, and never exceed one).
-    g_tail = jnp.abs(g_energy - jnp.sum(g**2, axis=1))
-    s_tail = jnp.abs(energy[0] - jnp.cumsum(spectrum[0] ** 2))[terms - 1 :]
-    falling = jnp.asarray(k[0], c.dtype) * corr**2 <= terms * complement**2
-    largest = jnp.where(falling, (jnp.asarray(binomial, c.dtype)[-1] * powers[-1]) ** 2, 1)
-    tail = jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
-    quadrature = g_error @ jnp.abs(weights * spectrum[0][i + k]) + jnp.abs(g) @ jnp.abs(
-        weights * s_error[0][i + k]
-    )
-    return Moments(jnp.where(kept, value, 0), jnp.where(kept, tail + quadrature, 0))
+    else:
+        x, y = (input_chaos(activation, q, order, terms) for q in (a, b))
+        value = chaos_coefficients(x, y, corr, complement)
+        error = coefficient_errors(x, y, corr, complement)
+    return Moments(jnp.where(kept, value, 0), jnp.where(kept, error, 0))
 
 
-def _correlation(a, b, c):
+def correlation(a, b, c) -> tuple[Array, Array]:
+    """corr and corr' of a pair; zero correlation where a variance is zero. Inputs whose corr'^2 is
+    rounding count as parallel."""
     positive = (a > 0) & (b > 0)
     product = jnp.where(positive, a * b, 1)
     corr = jnp.clip(jnp.where(positive, c / jnp.sqrt(product), 0), -1, 1)
-    gap = (1 - corr) * (1 + corr)
-    return corr, jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
+    gap = jnp.where(positive, (product - c * c) / product, 1)
+    parallel = gap <= max(1e-12, 32 * jnp.finfo(gap.dtype).eps)
+    return corr, jnp.where(parallel, 0, jnp.sqrt(jnp.where(parallel, 1, gap)))
 
 
-def _powers(x, count: int):
+def input_chaos(
+    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int
+) -> InputChaos:
+    """Everything that one input of variance `q` brings to coefficients up to `order`."""
+    if kinks := _kinks(activation):
+        positive = jnp.where(q > 0, q, 1)
+        z, weights = (
+            x[0] for x in kinked_rule(kinks, jnp.sqrt(positive)[None, None], chaos_reach(order))
+        )
+        steps = weights * jnp.exp(z**2 / 2)  # the rule without the normal density
+        basis = scan_hermite(z, terms + order)
+    else:
+        rule = chaos_rule(order, terms)
+        z, steps = (jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps))
+        basis = jnp.asarray(_basis(order, terms), q.dtype)
+    root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+    values = activation(root * z)
+    low = values[None, :] * basis[: order + 1]
+    weighted = low * steps[None, :]
+    damping = jnp.exp(-(z**2) / 4)
+    square = weighted @ (values * damping)
+    energies = jnp.sum(weighted * low, axis=1)
+    coarse = 2 * (low[:, ::2] ** 2 @ steps[::2])
+    size = jnp.where(energies > 0, energies, 1)
+    eps = 64 * jnp.finfo(q.dtype).eps
+    relative = 16 * eps if kinks else jnp.max(jnp.abs(coarse - energies) / size) ** 2 + eps
+    return InputChaos(
+        products=weighted @ basis[:terms].T,
+        spectrum=basis @ (steps * damping * values),
+        square=square,
+        energies=energies,
+        relative_error=jnp.asarray(relative, q.dtype),
+    )
+
+
+def chaos_coefficients(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+    """c_jk for all j, k up to the inputs' order, of which j + k <= order are meaningful."""
+    terms, order = x.products.shape[-1], x.products.shape[-2] - 1
+    return x.products @ _partner(y, corr, complement, order, terms)
+
+
+def _partner(y: InputChaos, corr, complement, order: int, terms: int) -> Float[Array, "term k"]:
+    """B_ik."""
+    i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
+    binomial = jnp.asarray(_binomial_roots(order, terms), corr.dtype)
+    powers = cumulative_powers(corr, terms)[:, None] * cumulative_powers(complement, order + 1)[None, :]
+    return y.spectrum[i + k] * binomial * powers
+
+
+def coefficient_errors(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+    """Estimates of the errors of `chaos_coefficients`: of the quadratures, and of the sum's tail.
+
+    Cauchy-Schwarz for the terms i >= `terms`, where B_ik^2 <= s_{i+k}^2 times the largest weight there:
+    the binomial weights fall beyond i = k corr^2 / corr'^2, and never exceed one.
+    """
+    terms, order = x.products.shape[-1], x.products.shape[-2] - 1
+    k = np.arange(order + 1)
+    g_tail = jnp.abs(x.energies - jnp.sum(x.products**2, axis=1))
+    s_tail = jnp.abs(y.square[0] - jnp.cumsum(y.spectrum**2))[terms - 1 :]
+    last = jnp.asarray(_binomial_roots(order, terms)[-1], corr.dtype)
+    power = jnp.abs(corr) ** (terms - 1) * cumulative_powers(complement, order + 1)
+    falling = jnp.asarray(k, corr.dtype) * corr**2 <= terms * complement**2
+    largest = jnp.where(falling, (last * power) ** 2, 1)
+    tail = jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
+    size = jnp.sqrt(x.energies)[:, None] * jnp.sqrt(jnp.abs(y.square[0]))
+    return tail + (x.relative_error + y.relative_error) * size
+
+
+def cumulative_powers(x, count: int):
     """1, x, x^2, ..., differentiable at zero."""
     return jnp.cumprod(jnp.concatenate([jnp.ones((1,), x.dtype), jnp.full((count - 1,), x)]))
+
+
+@functools.lru_cache
+def _binomial_roots(order: int, terms: int) -> np.ndarray:
+    """sqrt(binom(i + k, k)), (terms, order + 1)."""
+    i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
+    return np.exp((gammaln(i + k + 1) - gammaln(i + 1) - gammaln(k + 1)) / 2)
+
+
+@functools.lru_cache
+def _basis(order: int, terms: int) -> np.ndarray:
+    return hermite_functions(chaos_rule(order, terms).nodes, terms + order)
 
 
 def _kinks(activation) -> tuple[float, ...]:
@@ -111,36 +197,7 @@ def _kinks(activation) -> tuple[float, ...]:
     return activation.kinks if isinstance(activation, AbstractKinkedActivation) else ()
 
 
-def _input_products(activation, q, order: int, terms: int):
-    """G_ji = E[sigma(sqrt(q) z) h_j(z) h_i(z)] (order+1, terms), E[(sigma h_j)^2], and errors."""
-    if kinks := _kinks(activation):
-        positive = jnp.where(q > 0, q, 1)
-        z, weights = (x[0] for x in kinked_rule(kinks, jnp.sqrt(positive)[None, None]))
-        low = hermite_functions(z, order + 1)
-        damped = _scan_hermite(z, terms)
-    else:
-        rule = spectral_rule()
-        z, weights = (jnp.asarray(x, q.dtype) for x in rule)
-        low = jnp.asarray(hermite_functions(rule.nodes, order + 1), q.dtype)
-        undo = np.exp(-(rule.nodes**2) / 4) / rule.weights
-        damped = jnp.asarray(spectral_matrix()[:terms] * undo[None, :], q.dtype)
-    steps = weights * jnp.exp(z**2 / 2)  # the rule without the normal density
-    values = activation(jnp.sqrt(q) * z)[None, :] * low
-    value = (values * steps[None, :]) @ damped.T
-    energy = jnp.sum(values**2 * steps[None, :], axis=1)
-    if kinks:
-        relative = jnp.full_like(energy, 1024 * jnp.finfo(q.dtype).eps)
-    else:
-        growth = jnp.exp(z**2 / 2)[None, :]
-        size = jnp.where(energy > 0, energy, 1)
-        of_square = trapezoid(values**2 * growth, np.asarray(rule.weights))[1]
-        lowest = trapezoid(values * damped[:1] * growth, np.asarray(rule.weights))[1]
-        relative = of_square / size + lowest / jnp.sqrt(size) + 64 * jnp.finfo(q.dtype).eps
-    error = jnp.sqrt(energy)[:, None] * relative[:, None] * jnp.ones_like(value)
-    return value, energy, error
-
-
-def _scan_hermite(z, terms: int):
+def scan_hermite(z, terms: int):
     """h_m(z) exp(-z^2/4) for many m on traced nodes: (terms, node)."""
 
     def step(carry, m):

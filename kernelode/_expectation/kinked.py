@@ -109,14 +109,14 @@ def _mirrored(kinks: tuple[float, ...]) -> list[float]:
     return sorted({sign * kink for kink in kinks for sign in (1, -1)})
 
 
-def kinked_rule(kinks: tuple[float, ...], scale: Float[Array, "n 1"]):
+def kinked_rule(kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float = 12.0):
     """Nodes and weights (n, node) for E over z ~ N(0, 1) of functions kinked at scale z = +-kink."""
-    return panel_rule(jnp.asarray(_mirrored(kinks), scale.dtype)[None, :] / scale)
+    return panel_rule(jnp.asarray(_mirrored(kinks), scale.dtype)[None, :] / scale, reach)
 
 
-def panel_rule(inner: Float[Array, "n edge"]):
+def panel_rule(inner: Float[Array, "n edge"], reach: float = 12.0):
     """Gauss-Legendre on each panel between the given positions, in increasing order."""
-    reach, per_panel = 12.0, 448
+    per_panel = 448
     inner = jnp.clip(inner, -reach, reach)
     edge = jnp.full_like(inner[:, :1], reach)
     edges = jnp.concatenate([-edge, inner, edge], axis=1)

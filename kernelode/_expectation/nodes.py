@@ -52,6 +52,30 @@ def spectral_rule() -> Rule:
     return Rule(nodes, steps * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi))
 
 
+class Steps(NamedTuple):
+    """Nodes z and steps with integral f dz / sqrt(2 pi) = sum_i step_i f(z_i)."""
+
+    nodes: np.ndarray
+    steps: np.ndarray
+
+
+def chaos_reach(order: int) -> float:
+    """How far out h_j h_i exp(-z^2/2), j <= order, is not negligible."""
+    return 2 * math.sqrt(order + 4) + 5.5
+
+
+@functools.lru_cache
+def chaos_rule(order: int, terms: int) -> Steps:
+    """For E[sigma h_j h_i], j <= order, i < terms, whose integrand reaches as far as h_j oscillates, to
+    2 sqrt(j), and has the wave number sqrt(i) of h_i. (docs/accuracy.md has the measured errors.)"""
+    reach, concentration = chaos_reach(order), 4.0
+    end = math.asinh(reach / concentration)
+    widest = min(5.0 / math.sqrt(terms) / math.hypot(concentration, reach), 0.0172)
+    quarter = math.ceil(end / (2 * widest))
+    nodes, steps = _sinh_rule(4 * quarter + 1, concentration, reach)
+    return Steps(nodes, steps / np.sqrt(2 * np.pi))
+
+
 def hermite_functions(z, terms: int) -> Any:
     """h_m(z) exp(-z^2/4), m < terms, with h_m = He_m / sqrt(m!) orthonormal. Shape (terms, *z.shape).
 

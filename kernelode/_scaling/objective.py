@@ -7,6 +7,7 @@ layers; its logarithm is a sum, which does not overflow:
     log chi_out = log g_out + sum_l log g_l,   g_l = d K^l / d K^{l-1} in that entry.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -43,7 +44,7 @@ def log_read_out(network: AbstractResidualNetwork, kernel: Kernel) -> Array:
 
 def scale_profile(network: AbstractResidualNetwork) -> Float[Array, " depth"]:
     """Per-layer scales rho_l over their root mean square: the shape that a search keeps."""
-    scales = network.scales()
+    scales = network.layers().scale
     if network.residual_scale.ndim == 0:
         return jnp.ones_like(scales)
     return scales / jnp.sqrt(jnp.mean(scales**2))
@@ -54,14 +55,17 @@ def log_response(
 ) -> tuple[Array, Array]:
     """log |chi_out| of every perturbed entry at residual scales `scale` x profile, and its sign."""
 
-    def step(carry, weight):
+    layers = network.layers()
+    layers = eqx.tree_at(lambda x: x.scale, layers, scale * scale_profile(network))
+
+    def step(carry, layer):
         kernel, total, sign = carry
-        kernel, factor = gain(lambda k: network.layer(k, scale * weight), kernel)
+        kernel, factor = gain(lambda k: network.layer(k, layer), kernel)
         return (kernel, total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)), None
 
     start = entries(kernel)
     carry = (kernel, jnp.zeros_like(start), jnp.ones_like(start))
-    (last, total, sign), _ = jax.lax.scan(step, carry, scale_profile(network))
+    (last, total, sign), _ = jax.lax.scan(step, carry, layers)
     _, factor = gain(network.read_out, last)
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.base import Kernel
 from .._checks import is_concrete
+from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._kernel import Variances, as_block, cast, checked_kernel
 from .estimate import OptimalScale, ScaleEstimate, statuses
@@ -23,7 +24,7 @@ from .newton import (
     verdict,
 )
 from .objective import gain, growth_time, log_read_out, log_response, scan_times, slope
-from .pairs import from_upper_triangle, map_in_chunks, pair_block, pair_entries, upper_triangle
+from .pairs import from_upper_triangle, pair_block, pair_entries, upper_triangle
 
 #: Outside these depths, in the same unit, an optimum does not count as one.
 _LIMITS = (1e-14, 1e6)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._architecture import AbstractArchitecture
+from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._kernel import Block, cast, checked_kernel
 from .._solve import default_controller
@@ -31,7 +32,7 @@ from .flow import diagonal_flow_optimum
 from .newton import best_interval, maximise, verdict
 from .objective import entries, gain, log_read_out, scan_times
 from .optimal import check_residual
-from .pairs import from_upper_triangle, map_in_chunks, pair_block, pair_entries
+from .pairs import from_upper_triangle, pair_block, pair_entries
 
 
 def optimal_flow_time(

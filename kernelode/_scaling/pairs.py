@@ -1,7 +1,6 @@
 """Functions of one pair, for all pairs of a kernel."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._kernel import Block
@@ -30,18 +29,3 @@ def from_upper_triangle(tree, n: int):
     place = np.zeros((n, n), int)
     place[rows, columns] = place[columns, rows] = np.arange(len(rows))
     return jax.tree.map(lambda x: x[place], tree)
-
-
-def map_in_chunks(function, inputs, size: int):
-    """`function` over the leading axis, vectorised in chunks: bounded memory, compiled once.
-
-    The last chunk is filled up with copies of the last element (`jax.lax.map` with a batch size would
-    compile the remainder a second time).
-    """
-    count = jax.tree.leaves(inputs)[0].shape[0]
-    chunks = -(-count // size)
-    size = -(-count // chunks)
-    index = jnp.minimum(jnp.arange(chunks * size), count - 1).reshape(chunks, size)
-    chunked = jax.tree.map(lambda x: x[index], inputs)
-    mapped = jax.lax.map(jax.vmap(function), chunked)
-    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:count], mapped)

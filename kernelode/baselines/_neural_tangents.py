@@ -81,7 +81,7 @@ def stax_network(
         case MLP():
             body = [layers(net.depth)]
         case ResNet():
-            body = [_residual(stax, layers(net.layers_per_block, scale)) for scale in net.scales()]
+            body = [_residual(stax, layers(net.layers_per_block, scale)) for scale in net.layers().scale]
     return stax.serial(
         dense(width, net.input_weight_variance, net.input_bias_variance),
         *body,
