@@ -1,2 +1,15 @@
-from .base import AbstractClosure as AbstractClosure
+from .base import (
+    AbstractClosure as AbstractClosure,
+    AbstractMomentClosure as AbstractMomentClosure,
+    AbstractPairable as AbstractPairable,
+    WidthMoments as WidthMoments,
+)
+from .four_point import WickTower as WickTower
+from .g_only import GOnly as GOnly
 from .mean import MeanOnly as MeanOnly
+from .start import (
+    AbstractStart as AbstractStart,
+    FixedGram as FixedGram,
+    GaussianRows as GaussianRows,
+    RandomCovariance as RandomCovariance,
+)

@@ -65,7 +65,7 @@ class RandomCovariance(AbstractStart):
     def moments(self, n: int) -> tuple[Float[Array, "n n n n"], Float[Array, "n n"]]:
         if self.covariance.shape != (n, n, n, n) or self.shift.shape != (n, n):
             raise ValueError(
-                f"For {n} inputs `covariance` must have shape ({n}, {n}, {n}, {n}) and `shift` ({n}, {n}); "
+                f"For {n} inputs `covariance` must have shape {(n, n, n, n)} and `shift` {(n, n)}; "
                 f"got {self.covariance.shape} and {self.shift.shape}."
             )
         return self.covariance, self.shift

@@ -107,9 +107,9 @@ def correlation(a, b, c) -> tuple[Array, Array]:
 
 
 def input_chaos(
-    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int
+    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int, *, power: int = 1
 ) -> InputChaos:
-    """Everything that one input of variance `q` brings to coefficients up to `order`."""
+    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power."""
     if kinks := _kinks(activation):
         positive = jnp.where(q > 0, q, 1)
         z, weights = (
@@ -122,7 +122,7 @@ def input_chaos(
         z, steps = (jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps))
         basis = jnp.asarray(_basis(order, terms), q.dtype)
     root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
-    values = activation(root * z)
+    values = activation(root * z) ** power
     low = values[None, :] * basis[: order + 1]
     weighted = low * steps[None, :]
     damping = jnp.exp(-(z**2) / 4)

@@ -1,0 +1,60 @@
+"""Derivatives of the drift with respect to the elements of each pair's kernel, by JAX.
+
+Q_ab depends on (K_aa, K_ab, K_bb) alone, the three independent coordinates of a `Block`: three
+perturbations, of all rows, all covariances and all columns at once, tell the derivatives of every pair.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._kernel import Block
+
+
+class DriftDerivatives(NamedTuple):
+    """Q, chi = dQ/dK and D^2 Q of every pair (a, b): X in (aa, ab, bb)."""
+
+    value: Float[Array, "n m 3"]
+    chi: Float[Array, "n m 3 3"]
+    curvature: Float[Array, "n m 3 3 3"] | None
+
+
+def drift_derivatives(function, block: Block, *, second: bool = True) -> DriftDerivatives:
+    """Of `function`, Block -> Block, elementwise in pairs. Perturbations are batched, so that the
+    expectations are evaluated once."""
+    basis = _unit_perturbations(block)
+
+    def with_first(block: Block):
+        along = lambda tangent: jax.jvp(function, (block,), (tangent,))
+        return jax.vmap(along, out_axes=(None, 0))(basis)
+
+    if not second:
+        value, first = with_first(block)
+        return DriftDerivatives(_entries(value), _last(_entries(first), 1), None)
+    along = lambda tangent: jax.jvp(with_first, (block,), (tangent,))
+    (value, first), (_, curvature) = jax.vmap(along, out_axes=((None, None), (0, 0)))(basis)
+    return DriftDerivatives(
+        value=_entries(value), chi=_last(_entries(first), 1), curvature=_last(_entries(curvature), 2)
+    )
+
+
+def _unit_perturbations(block: Block) -> Block:
+    one, zero = (jax.tree.map(f, block) for f in (jnp.ones_like, jnp.zeros_like))
+    row = Block(one.row, zero.column, zero.cross)
+    cross = Block(zero.row, zero.column, one.cross)
+    column = Block(zero.row, one.column, zero.cross)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), row, cross, column)
+
+
+def _entries(block: Block) -> Float[Array, "*lead n m 3"]:
+    """(aa, ab, bb) of every pair."""
+    row = jnp.broadcast_to(block.row[..., :, None], block.cross.shape)
+    column = jnp.broadcast_to(block.column[..., None, :], block.cross.shape)
+    return jnp.stack([row, block.cross, column], axis=-1)
+
+
+def _last(x: Array, count: int) -> Array:
+    """The leading `count` axes, moved to the end."""
+    return jnp.moveaxis(x, tuple(range(count)), tuple(range(-count, 0)))

@@ -1,0 +1,246 @@
+"""The Wick tower on all elements of a kernel at once: the covariance of any two of them.
+
+V4[ab, cd] closes on the inputs {a, b, c, d}: what D_cd remembers is needed against the chaos of every
+pair {a, b}. Each pair e has its own chaos basis; R[e, X] holds Cov(D_X, W^e) for all elements X. The
+cost grows as n^4: for few inputs. `wick_tower.py` has the equations, and the restriction to pairs.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._activation.base import AbstractHomogeneousActivation
+from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._expectation.chaos import correlation, input_chaos
+from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
+from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_power, turning
+from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
+from .elements import all_elements, element_numbers, own_pairs, wishart
+from .g_only import four_point_moments
+from .start import AbstractStart, GaussianRows
+from .wick_tower import WickTowerPairs, monomials, truncations
+
+
+class FourPointTower(eqx.Module):
+    """K0, R[e, X], and C and K1 at the full order and without its last four degrees."""
+
+    kernel: Float[Array, "n n"]
+    memory: Float[Array, "e x degree k"]
+    covariance: Float[Array, "2 x x"]
+    correction: Float[Array, "2 x"]
+
+
+class WickTower(AbstractPairable):
+    """K0, V4 and K1 exactly at order 1/n, as `order` grows: the Wick tower (docs/finite_width.md).
+
+    **Arguments**
+
+    - `order`: P, the highest degree of the activations' chaos that is kept. Solutions report what the
+        last four degrees contributed. 16 gives V4 to about 1e-4; K1 converges more slowly.
+    - `terms`: orders of the Hermite expansion in the coefficients of a pair. Solutions report the
+        error in `quadrature_error`, which is large for nearly parallel inputs at large variance.
+    - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
+
+    **Raises** `ValueError` for an order below 2 or too many terms.
+    """
+
+    order: int = eqx.field(static=True)
+    terms: int = eqx.field(static=True, default=256)
+    start: AbstractStart = GaussianRows()
+
+    def __check_init__(self):
+        if self.order < 2:
+            raise ValueError(f"`order` must be at least 2, got {self.order}.")
+        if not 1 <= self.terms <= 1024 - top_degree(self.order):
+            raise ValueError(
+                f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {self.terms}."
+            )
+
+    def pairs(self) -> AbstractMomentClosure:
+        return WickTowerPairs(self.order, self.terms, self.start)
+
+    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
+        check_single_layer_blocks(network)
+        n, d = kernel.shape[0], self._degrees(network)
+        first, second = elements = all_elements(n)
+        gamma = wishart(kernel, elements)
+        memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
+        if self.start.memory and 2 in d.p:
+            scale = jnp.asarray([np.sqrt(0.5), 1.0, np.sqrt(0.5)], kernel.dtype)
+            turns = jax.vmap(lambda b: second_power(b))(self._frames(kernel).b)
+            rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
+            memory = memory.at[:, :, int(np.argmax(d.p == 2)), :3].set(rotated * scale[None, None])
+        covariance, correction = self.start.memory * gamma, jnp.zeros_like(gamma[0])
+        upstream = self.start.moments(n)
+        if upstream is not None:
+            v, k1 = (x.astype(kernel.dtype) for x in upstream)
+            x, y = ([part[:, None] for part in elements], [part[None, :] for part in elements])
+            covariance, correction = covariance + v[(*x, *y)], correction + k1[tuple(elements)]
+        return FourPointTower(kernel, memory, jnp.stack([covariance] * 2), jnp.stack([correction] * 2))
+
+    def rate(self, network: AbstractArchitecture, state: FourPointTower) -> FourPointTower:
+        d, step = self._degrees(network), degree_step(network.activation)
+        frames = self._frames(state.kernel)
+        whole = self._couple(network, state, network.weight_variance, network.bias_variance)
+        drift = _matrix(whole.q)
+        first, second = all_elements(drift.shape[0])
+        own = jnp.stack(
+            [
+                jnp.stack([drift[first, first], drift[first, second]], axis=1),
+                jnp.stack([drift[first, second], drift[second, second]], axis=1),
+            ],
+            axis=1,
+        )
+        moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
+        turn = jax.vmap(lambda r, q, b: turning(r, q, b, step))(state.memory, own, frames.b)
+        del d
+        m = whole.with_kernel + whole.chi[None] @ state.covariance
+        return FourPointTower(
+            kernel=drift,
+            memory=moved + turn,
+            covariance=m + _transpose(m),
+            correction=state.correction @ whole.chi.T + whole.shift,
+        )
+
+    def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
+        return self._layer(network, state, layer, network.weight_variance, network.bias_variance)
+
+    def mean_kernel(self, state: FourPointTower) -> Float[Array, "n n"]:
+        return state.kernel
+
+    def moments(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
+        covariance = state.covariance
+        if isinstance(network, AbstractResidualNetwork):
+            d = self._degrees(network)
+            scale = jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], state.kernel.dtype)
+            at = int(np.argmax(d.p == 2))
+            turns = jax.vmap(lambda a: monomials(a)[1])(self._frames(state.kernel).a)
+            memory = state.memory[:, :, at, :3] * scale[None, None]
+            r2 = jnp.einsum("exm,em->xe", memory, turns)
+            kept = jnp.asarray(truncations(d)[:, at], r2.dtype)[:, None, None]
+            gamma = wishart(state.kernel, all_elements(state.kernel.shape[0]))
+            covariance = gamma[None] + kept * (r2 + r2.T)[None] + covariance
+        return self._expand(state.kernel, covariance, state.correction)
+
+    def read_out(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
+        one = jnp.ones((), state.kernel.dtype)
+        layer = Layer(scale=one, skip=0 * one, width=network.last_width)
+        variances = network.output_weight_variance, network.output_bias_variance
+        out = self._layer(network, state, layer, *variances)
+        return self._expand(out.kernel, out.covariance, out.correction)
+
+    def quadrature_error(self, network: AbstractArchitecture, state: FourPointTower) -> Float[Array, ""]:
+        pairs = WickTowerPairs(self.order, self.terms, GaussianRows())
+        return pairs.quadrature_error(network, pairs.init(network, state.kernel))
+
+    def _expand(self, kernel, covariance, correction) -> WidthMoments:
+        return four_point_moments(
+            kernel, covariance[0], correction[0], lower=(covariance[1], correction[1])
+        )
+
+    def _degrees(self, network) -> Degrees:
+        return degrees(self.order, degree_step(network.activation))
+
+    def _frames(self, kernel):
+        first, second = all_elements(kernel.shape[0])
+        qa, qb, c = kernel[first, first], kernel[second, second], kernel[first, second]
+        return jax.vmap(lambda qa, qb, c: frame(qa, qb, *correlation(qa, qb, c)))(qa, qb, c)
+
+    def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
+        d, step = self._degrees(network), degree_step(network.activation)
+        kernel, activation = state.kernel, network.activation
+        n, top = kernel.shape[0], top_degree(self.order)
+        first, second = all_elements(n)
+        own = own_pairs(n)
+        homogeneous = isinstance(activation, AbstractHomogeneousActivation)
+        terms = 1 if homogeneous else self.terms
+        inputs = jax.vmap(lambda q: input_chaos(activation, q, top, terms))(jnp.diagonal(kernel))
+        at = lambda k: jax.tree.map(lambda leaf: leaf[k], inputs)
+
+        def one_pair(a, b):
+            both = [
+                pair_chaos(
+                    activation, at(a), at(b), kernel[a, a], kernel[b, b], kernel[a, b], single=same
+                )
+                for same in (False, True)
+            ]
+            pair = jax.tree.map(lambda x, y: jnp.where(a == b, y, x), *both)
+            return couplings(pair, weight_variance, bias_variance, d)
+
+        here: Couplings = jax.vmap(one_pair)(jnp.asarray(first), jnp.asarray(second))
+        frames = self._frames(kernel)
+
+        # An element's own function, in its own basis and seen from every other.
+        single = (first == second)[:, None]
+        number = jnp.asarray(np.where(first == second, 0, 1))
+        pick = lambda x: jnp.take_along_axis(x, number.reshape(-1, *[1] * (x.ndim - 1)), axis=1)[:, 0]
+        drive, chi_own, curvature, sources = (
+            pick(x) for x in (here.drive, here.chi, here.curvature, here.sources)
+        )
+        del single
+        index = np.stack([first, second], axis=1)
+        between = kernel[index[:, None, :, None], index[None, :, None, :]]
+        overlap = jnp.einsum("xij,xejk,elk->exil", frames.b, between, frames.b)
+        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, drive)
+
+        chi = jnp.zeros((len(first), len(first)), kernel.dtype)
+        chi = chi.at[np.arange(len(first))[:, None], own].add(chi_own)
+        mask = jnp.asarray(truncations(d), kernel.dtype)
+        with_own = state.memory[np.arange(len(first))[:, None], own]  # (x, 3, degree, k)
+        turned = jnp.einsum("xmy,xypk->xmpk", here.turn, with_own)
+        blocks = state.covariance[:, own[:, :, None], own[:, None, :]]
+        return _Whole(
+            q=pick(here.q),
+            chi=chi,
+            driven=seen_from,
+            with_kernel=jnp.einsum("tp,xpk,xypk->txy", mask, drive, state.memory),
+            noise=jnp.einsum("tp,ypk,yxpk->txy", mask, drive, seen_from),
+            shift=jnp.einsum("tp,xmpk,xmpk->tx", mask, sources, turned)
+            + jnp.einsum("xyz,txyz->tx", curvature, blocks),
+        )
+
+    def _layer(self, network, state: FourPointTower, layer: Layer, weight_variance, bias_variance):
+        step = degree_step(network.activation)
+        here = self._couple(network, state, weight_variance, bias_variance)
+        forth, back, chi = layer.skip**2, layer.scale**2, here.chi[None]
+        kernel = forth * state.kernel + back * _matrix(here.q)
+        before, after = self._frames(state.kernel), self._frames(kernel)
+        turn = layer.skip * after.b @ before.a
+        memory = forth * state.memory + back * (
+            here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
+        )
+        m = here.with_kernel + chi @ state.covariance
+        both = here.with_kernel @ _transpose(chi)
+        noise = here.noise / layer.width + both + _transpose(both)
+        noise = noise + chi @ state.covariance @ _transpose(chi)
+        return FourPointTower(
+            kernel=kernel,
+            memory=jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn),
+            covariance=forth**2 * state.covariance + forth * back * (m + _transpose(m)) + back**2 * noise,
+            correction=forth * state.correction + back * (state.correction @ here.chi.T + here.shift),
+        )
+
+
+class _Whole(NamedTuple):
+    """One layer, for all elements X and pairs e: Q, chi, Cov(xi_X, W^e), Cov(xi_X, D_Y),
+    Cov(xi_X, xi_Y) and S."""
+
+    q: Float[Array, " x"]
+    chi: Float[Array, "x x"]
+    driven: Float[Array, "e x degree k"]
+    with_kernel: Float[Array, "2 x x"]
+    noise: Float[Array, "2 x x"]
+    shift: Float[Array, "2 x"]
+
+
+_transpose = lambda x: jnp.swapaxes(x, -1, -2)
+
+
+def _matrix(elements: Float[Array, " x"]) -> Float[Array, "n n"]:
+    """Values on the elements a <= b as a symmetric matrix."""
+    n = int((np.sqrt(8 * elements.shape[0] + 1) - 1) / 2)
+    return elements[element_numbers(n)]
