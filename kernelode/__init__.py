@@ -25,7 +25,16 @@ from ._architecture import (
     AbstractResidualNetwork as AbstractResidualNetwork,
     ResNet as ResNet,
 )
-from ._closure import AbstractClosure as AbstractClosure, MeanOnly as MeanOnly
+from ._closure import (
+    AbstractClosure as AbstractClosure,
+    FixedGram as FixedGram,
+    GaussianRows as GaussianRows,
+    GOnly as GOnly,
+    MeanOnly as MeanOnly,
+    RandomCovariance as RandomCovariance,
+    WickTower as WickTower,
+    WidthMoments as WidthMoments,
+)
 from ._expectation import (
     Moments as Moments,
     hermite_spectrum as hermite_spectrum,
@@ -40,6 +49,7 @@ from ._optimise import (
     Optimum as Optimum,
     optimise as optimise,
 )
+from ._pairs import propagate_pairs as propagate_pairs, solve_pairs as solve_pairs
 from ._propagate import propagate as propagate
 from ._response import (
     LayerResponse as LayerResponse,
@@ -48,6 +58,7 @@ from ._response import (
     response as response,
     response_flow as response_flow,
 )
+from ._results import RESULTS as RESULTS
 from ._scaling import (
     STATUS as STATUS,
     OptimalScale as OptimalScale,
@@ -58,5 +69,6 @@ from ._scaling import (
     optimal_flow_time as optimal_flow_time,
     optimal_residual_scale as optimal_residual_scale,
 )
-from ._solution import RESULTS as RESULTS, Solution as Solution
+from ._solution import Solution as Solution
 from ._solve import solve as solve
+from ._width import AtWidth as AtWidth

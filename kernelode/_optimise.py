@@ -16,7 +16,7 @@ from ._checks import is_concrete, positive_integer
 from ._custom_types import RealLike
 from ._kernel import checked_kernel
 from ._response import response
-from ._solution import RESULTS, choose_result
+from ._results import RESULTS, choose_result
 
 
 class Optimum(eqx.Module):

@@ -12,7 +12,8 @@ from ._architecture import AbstractArchitecture, AbstractResidualNetwork
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._kernel import cast, checked_kernel
-from ._solution import RESULTS, Solution, choose_result
+from ._results import RESULTS, choose_result
+from ._solution import Solution
 
 
 def propagate(

@@ -24,7 +24,8 @@ from ._architecture import AbstractArchitecture
 from ._closure import MeanOnly
 from ._custom_types import RealLike
 from ._kernel import Block, as_block, cast, checked_kernel
-from ._solution import RESULTS, Solution
+from ._results import RESULTS
+from ._solution import Solution
 from ._solve import check_flow, checked_times, flow_options, integrate
 
 
@@ -88,7 +89,7 @@ def response_flow(
 
     **Returns** the solution for the mean kernel and the responses, all with leading axis `times`.
     """
-    check_flow(network, instead="layer_response")
+    network = check_flow(network, instead="layer_response")
     kernel = checked_kernel(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
     options = flow_options(solver, stepsize_controller, adjoint, None, dt0, max_steps)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,27 +9,11 @@ from jaxtyping import Array, Float
 
 from ._architecture.base import AbstractArchitecture
 from ._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
-
-
-class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-    """Outcomes: those of Diffrax, and our own."""
-
-    not_finite = (
-        "The kernel overflowed: it grows without bound at these variances, depth and residual scale. "
-        "Reduce one of them."
-    )
-    unbounded = (
-        "The search ran away by a factor of more than exp(30): the objective has no maximum in the "
-        "chosen parameters."
-    )
-
+from ._custom_types import RealLike
+from ._results import RESULTS
+from ._width import AtWidth, at_width
 
 _NOTHING_SAVED = "Nothing was saved: pass `ts`, or a `saveat` that saves states."
-
-
-def choose_result(condition: Array, yes: Any, no: Any) -> RESULTS:
-    """`yes` where the condition holds, else `no`."""
-    return RESULTS.where(condition, yes, no)  # pyright: ignore[reportArgumentType]
 
 
 class Solution(eqx.Module):
@@ -89,6 +72,11 @@ class Solution(eqx.Module):
         """The moments of the kernel of the read-out, were it placed at each of the saved depths."""
         closure = self._moment_closure("read_out")
         return _over_times(closure.read_out, self.network, self.state)
+
+    def at_width(self, width: RealLike) -> AtWidth:
+        """The kernel's mean, covariance and standard deviation in networks of a width, at the saved
+        depths, and how far an expansion in 1/n can be trusted there."""
+        return at_width(self.moments, width)
 
     @property
     def quadrature_error(self) -> Float[Array, " times"]:

@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
+from ._architecture.base import unit_skip
 from ._checks import as_real_array, is_concrete
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._kernel import cast, checked_kernel
-from ._solution import RESULTS, Solution
+from ._results import RESULTS
+from ._solution import Solution
 
 
 def solve(
@@ -53,7 +55,7 @@ def solve(
     **Raises** `TypeError` for a network without a flow, `ValueError` for invalid `ts` or kernel; with
     `throw`, an error if the integration fails.
     """
-    check_flow(network, instead="propagate")
+    network = check_flow(network, instead="propagate")
     kernel = checked_kernel(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
     options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
@@ -63,13 +65,14 @@ def solve(
     return solution
 
 
-def check_flow(network: AbstractArchitecture, instead: str) -> None:
-    """Refuse networks without continuous depth, naming what to use `instead`."""
+def check_flow(network: AbstractArchitecture, instead: str) -> AbstractArchitecture:
+    """The network, if it has continuous depth; others are refused, naming what to use `instead`."""
     if not isinstance(network, AbstractResidualNetwork):
         raise TypeError(
             f"Continuous depth needs a residual network; {type(network).__name__} has discrete layers "
             f"only: use `{instead}`."
         )
+    return unit_skip(network, "Continuous depth")
 
 
 def flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps) -> dict[str, Any]:

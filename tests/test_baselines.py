@@ -271,14 +271,11 @@ def test_refusals(x):
         def drift(self, kernel):
             return kernel
 
-        def layer(self, kernel, scale):
-            return kernel
-
-        def scales(self):
-            return jnp.ones(1)
+        def layers(self):
+            return ko.MLP(ko.Erf(), 1).layers()
 
     with pytest.raises(TypeError, match="ResNet.*MLP.*Unknown"):
-        baselines.stax_network(Unknown())
+        baselines.stax_network(Unknown())  # pyright: ignore
     net = network(ko.MLP, ko.Erf(), 1)
     with pytest.raises(ValueError, match=r"`x` must have shape"):
         baselines.neural_tangents_kernels(net, jnp.ones((2, 0)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import kernelode as ko
+from kernelode._architecture.base import Layer
 
 from .helpers import central_difference, relative_error, resnet
 
@@ -109,11 +110,33 @@ def test_networks_without_a_flow_are_refused():
         ko.response_flow(ko.MLP(ko.Erf(), 3), K2, 1.0)
 
 
-def test_rate_is_the_derivative_of_push():
-    # The law that ties discrete and continuous depth: rate = d/d(rho^2) push at rho = 0.
-    closure, net = ko.MeanOnly(), resnet(ko.Tanh(), 1)
-    state = closure.init(K2)
-    pushed = lambda e: closure.push(net, state, jnp.sqrt(e))
-    small = jax.tree.map(lambda a, b: (a - b) / 1e-4, pushed(1e-4), state)
-    for one, other in zip(jax.tree.leaves(small), jax.tree.leaves(closure.rate(net, state))):
-        assert relative_error(one, other) < 1e-10
+CLOSURES = [
+    ko.MeanOnly(),
+    ko.GOnly(),
+    ko.GOnly().pairs(),
+    ko.WickTower(6),
+    ko.WickTower(6).pairs(),
+    ko.WickTower(5, start=ko.FixedGram()).pairs(),
+]
+
+
+@pytest.mark.parametrize("closure", CLOSURES, ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("activation", [ko.Tanh(), ko.GELU()], ids=lambda a: type(a).__name__)
+def test_rate_is_the_derivative_of_push(closure, activation):
+    # The law that ties discrete and continuous depth: rate = d/d(rho^2) push at rho = 0. The state is
+    # one on its way, so that every term counts.
+    net = resnet(activation, 3, 1.5, 0.1, rho=0.4)
+    state = jax.tree.map(lambda s: s[-1], ko.propagate(net, K2, closure=closure).state)
+
+    @eqx.filter_jit
+    def both(e):
+        layer = Layer(scale=jnp.sqrt(e), skip=jnp.ones(()), width=jnp.ones(()))
+        return closure.push(net, state, layer), closure.rate(net, state)
+
+    low, high = both(jnp.asarray(1e-4))[0], both(jnp.asarray(2e-4))[0]
+    # (4 f(h) - f(2h) - 3 f(0)) / 2h, exact for the quadratic polynomials that most of them are.
+    slope = jax.tree.map(lambda f0, f1, f2: (4 * f1 - f2 - 3 * f0) / 2e-4, state, low, high)
+    rate = both(jnp.asarray(1e-4))[1]
+    for one, other in zip(jax.tree.leaves(slope), jax.tree.leaves(rate)):
+        size = jnp.max(jnp.abs(other))
+        assert jnp.max(jnp.abs(one - other)) <= 1e-6 * size + 1e-10

@@ -5,10 +5,12 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, checked_sign, scalar
+from .._checks import as_real_array, checked_sign, is_concrete, scalar
 from .._custom_types import RealLike
 from .._expectation import pair_moment, variance_moment
 from .._kernel import Block, Variances, input_kernel
@@ -76,6 +78,18 @@ class AbstractResidualNetwork(AbstractArchitecture):
 
     residual_scale: eqx.AbstractVar[Float[Array, "*depth"]]
     skip_scale: eqx.AbstractVar[Float[Array, "*depth"]]
+
+
+def unit_skip(network, what: str):
+    """`network`, if its skip connections have alpha = 1, as `what` needs; traced: at run time."""
+    message = f"{what} is defined for `skip_scale` = 1 only."
+    if is_concrete(network.skip_scale):
+        if np.any(np.asarray(network.skip_scale) != 1):
+            raise ValueError(f"{message} Got {network.skip_scale}.")
+        return network
+    wrong = jnp.any(network.skip_scale != 1)
+    scale = eqx.error_if(network.residual_scale, wrong, message)
+    return eqx.tree_at(lambda n: n.residual_scale, network, scale)
 
 
 def affine_moment(activation, weight_variance, bias_variance, kernel: Kernel) -> Kernel:

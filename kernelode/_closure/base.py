@@ -38,6 +38,7 @@ class WidthMoments(NamedTuple):
     - `mean_kernel`: K0, (n, n).
     - `kernel_covariance`: V4 = lim n Cov(G, G): (n, n, n, n), or (n, n, 3, 3) for all pairs with the
         components (aa, ab, bb).
+    - `kernel_variance`: V4[ab, ab], (n, n).
     - `mean_correction`: K1 = lim n (E[G] - K0), (n, n).
     - `covariance_truncation`, `correction_truncation`: how much the last four orders of a truncated
         closure changed the two: an estimate of what the neglected ones would. Zero for closures that
@@ -46,6 +47,7 @@ class WidthMoments(NamedTuple):
 
     mean_kernel: Float[Array, "*times n n"]
     kernel_covariance: Float[Array, "..."]
+    kernel_variance: Float[Array, "*times n n"]
     mean_correction: Float[Array, "*times n n"]
     covariance_truncation: Float[Array, "..."]
     correction_truncation: Float[Array, "*times n n"]

@@ -124,10 +124,10 @@ def turning(
     """
     d = degrees(r.shape[-1] - 1, step)
     q = b @ drift @ b.T
-    j, k = (jnp.asarray(x, r.dtype) for x in (d.j, d.k))
+    j, k = (jnp.asarray(x, r.dtype) for x in (d.j, d.k[None, :]))
+    mixed = jnp.asarray(np.where(d.inside, np.sqrt(d.k[None, :] * (d.j + 1.0)), 0), r.dtype)
     before = jnp.concatenate([jnp.zeros_like(r[..., :1]), r[..., :-1]], axis=-1)
-    own = (j * q[0, 0] + k[None, :] * q[1, 1]) / 2
-    return -own[None] * r - (q[1, 0] * jnp.sqrt(k[None, :] * (j + 1)))[None] * before
+    return -((j * q[0, 0] + k * q[1, 1]) / 2)[None] * r - (q[1, 0] * mixed)[None] * before
 
 
 def project(

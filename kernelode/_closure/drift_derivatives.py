@@ -18,10 +18,10 @@ class DriftDerivatives(NamedTuple):
 
     value: Float[Array, "n m 3"]
     chi: Float[Array, "n m 3 3"]
-    curvature: Float[Array, "n m 3 3 3"] | None
+    curvature: Float[Array, "n m 3 3 3"]
 
 
-def drift_derivatives(function, block: Block, *, second: bool = True) -> DriftDerivatives:
+def drift_derivatives(function, block: Block) -> DriftDerivatives:
     """Of `function`, Block -> Block, elementwise in pairs. Perturbations are batched, so that the
     expectations are evaluated once."""
     basis = _unit_perturbations(block)
@@ -30,9 +30,6 @@ def drift_derivatives(function, block: Block, *, second: bool = True) -> DriftDe
         along = lambda tangent: jax.jvp(function, (block,), (tangent,))
         return jax.vmap(along, out_axes=(None, 0))(basis)
 
-    if not second:
-        value, first = with_first(block)
-        return DriftDerivatives(_entries(value), _last(_entries(first), 1), None)
     along = lambda tangent: jax.jvp(with_first, (block,), (tangent,))
     (value, first), (_, curvature) = jax.vmap(along, out_axes=((None, None), (0, 0)))(basis)
     return DriftDerivatives(

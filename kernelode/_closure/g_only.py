@@ -26,7 +26,7 @@ from .._architecture.base import (
     Layer,
     affine_moment,
 )
-from .._expectation import pair_moments
+from .._expectation import pair_moments, variance_derivatives
 from .._expectation.products import pair_fourth_moments
 from .._kernel import Block, as_block, as_matrix
 from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
@@ -152,7 +152,8 @@ def four_point_moments(kernel, covariance, correction, lower=None) -> WidthMomen
     expand = lambda v, k1: (v[numbers[:, :, None, None], numbers[None, None]], k1[numbers])
     below = (covariance, correction) if lower is None else lower
     difference = expand(covariance - below[0], correction - below[1])
-    return WidthMoments(kernel, *expand(covariance, correction), *difference)
+    whole, shift = expand(covariance, correction)
+    return WidthMoments(kernel, whole, jnp.diagonal(covariance)[numbers], shift, *difference)
 
 
 class GOnlyPairs(AbstractMomentClosure):
@@ -211,7 +212,8 @@ class GOnlyPairs(AbstractMomentClosure):
         covariance = jnp.where(own, state.covariance[..., :1, :1], state.covariance)
         correction = jnp.where(own[..., 0, 0], state.correction[..., 0], state.correction[..., 1])
         nothing = jnp.zeros_like(covariance), jnp.zeros_like(correction)
-        return WidthMoments(as_matrix(state.kernel), covariance, correction, *nothing)
+        variance = covariance[..., 1, 1]
+        return WidthMoments(as_matrix(state.kernel), covariance, variance, correction, *nothing)
 
     def read_out(self, network: AbstractArchitecture, state: KernelMoments) -> WidthMoments:
         if isinstance(network, AbstractResidualNetwork):
@@ -276,11 +278,13 @@ def _sampling_noise(activation, weight_variance, block: Block) -> Float[Array, "
 
 
 def _moment_errors(network: AbstractArchitecture, block: Block) -> Float[Array, ""]:
-    """The largest estimate of E[sigma_a sigma_b] and its first two derivatives, each relative to the
-    largest of its kind."""
+    """The largest error estimate of E[sigma_a sigma_b] and its first two derivatives, each relative to
+    the largest of its kind."""
+    own = np.eye(block.row.shape[0], dtype=bool)
     found = pair_moments(network.activation, block.row, block.column, block.cross, 2)
-    relative = []
-    for moments in found.values():
-        size = jnp.max(jnp.abs(moments.value))
-        relative.append(jnp.max(moments.error) / jnp.where(size > 0, size, 1))
-    return jnp.max(jnp.stack(relative))
+    alone = variance_derivatives(network.activation, block.row, 2)
+    values = [jnp.where(own, 0, x.value) for x in found.values()] + list(alone.value)
+    errors = [jnp.where(own, 0, x.error) for x in found.values()] + list(alone.error)
+    size = jnp.stack([jnp.max(jnp.abs(x)) for x in values])
+    error = jnp.stack([jnp.max(x) for x in errors])
+    return jnp.max(error / jnp.where(size > 0, size, 1))

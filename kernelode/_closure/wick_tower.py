@@ -200,6 +200,7 @@ class WickTowerPairs(AbstractMomentClosure):
         return WidthMoments(
             mean_kernel=kernel,
             kernel_covariance=blocks[:, :, 0],
+            kernel_variance=blocks[:, :, 0, 1, 1],
             mean_correction=shifts[..., 0],
             covariance_truncation=blocks[:, :, 0] - blocks[:, :, 1],
             correction_truncation=shifts[..., 0] - shifts[..., 1],

@@ -61,7 +61,7 @@ class Steps(NamedTuple):
 
 def chaos_reach(order: int) -> float:
     """How far out h_j h_i exp(-z^2/2), j <= order, is not negligible."""
-    return 2 * math.sqrt(order + 4) + 5.5
+    return max(2 * math.sqrt(order + 4) + 5.5, 12.0)
 
 
 @functools.lru_cache

@@ -24,8 +24,8 @@ def pair_fourth_moments(
 ) -> Float[Array, "n m 5"]:
     """E[sigma(x)^{4-j} sigma(y)^j] for all pairs: Var x = a[i], Var y = b[k], Cov(x, y) = c[i, k]."""
     if isinstance(activation, AbstractHomogeneousActivation):
-        one_pair = lambda a, b, c: _homogeneous(activation, a, b, c)
-        return jax.vmap(jax.vmap(one_pair, (None, 0, 0)), (0, None, 0))(a, b, c)
+        by_angle = lambda a, b, c: _homogeneous(activation, a, b, c)
+        return jax.vmap(jax.vmap(by_angle, (None, 0, 0)), (0, None, 0))(a, b, c)
     of_power = lambda power: lambda q: input_chaos(activation, q, 0, _TERMS, power=power)
     inputs = lambda q: [jax.vmap(of_power(power))(q) for power in (1, 2, 3)]
 

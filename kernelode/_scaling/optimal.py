@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
-from .._architecture.base import Kernel
+from .._architecture.base import Kernel, unit_skip
 from .._checks import is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
@@ -53,12 +53,12 @@ def optimal_residual_scale(
 
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
-    check_residual(network)
+    network = check_residual(network)
     return _optimal_residual_scale(network, checked_kernel(kernel), pairs)
 
 
-def check_residual(network) -> None:
-    """Refuse networks without a residual scale, or whose per-layer scales have no shape."""
+def check_residual(network):
+    """The network, if it has a residual scale to optimise; per-layer scales must have a shape."""
     if not isinstance(network, AbstractResidualNetwork):
         raise TypeError(
             f"`network` must have a residual scale to optimise; {type(network).__name__} has none."
@@ -66,6 +66,7 @@ def check_residual(network) -> None:
     scales = network.residual_scale
     if scales.ndim == 1 and is_concrete(scales) and not np.any(np.asarray(scales) > 0):
         raise ValueError("Per-layer `residual_scale` gives the shape to keep: it must not be all zero.")
+    return unit_skip(network, "The optimal residual scale")
 
 
 @eqx.filter_jit

@@ -61,7 +61,7 @@ def optimal_flow_time(
 
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
-    check_residual(network)
+    network = check_residual(network)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     return _optimal_flow_time(network, checked_kernel(kernel), pairs, adjoint)
 

@@ -1,0 +1,57 @@
+"""All pairs of inputs: K0, K1 and the covariance of each pair's own elements, at a cost of order n^2."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ._architecture import AbstractArchitecture
+from ._closure import AbstractClosure, AbstractPairable, GOnly
+from ._custom_types import RealLike
+from ._propagate import propagate
+from ._solution import Solution
+from ._solve import solve
+
+
+def solve_pairs(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    ts: RealLike,
+    *,
+    closure: AbstractClosure | None = None,
+    **options: Any,
+) -> Solution:
+    """As `solve`, for all pairs of inputs.
+
+    K0 and K1 are the same as there; `kernel_covariance` has shape (times, n, n, 3, 3): for each pair
+    (a, b) the covariances of the elements (aa, ab, bb) among themselves, on which every closure
+    closes. The full covariance of `solve` costs a power of n^2 more.
+
+    **Arguments**
+
+    - `closure`: `GOnly()` by default, or `WickTower(order)`.
+    - All others: those of `solve`.
+
+    **Raises** `TypeError` for a closure without a form on pairs.
+    """
+    return solve(network, kernel, ts, closure=_on_pairs(closure), **options)
+
+
+def propagate_pairs(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    *,
+    closure: AbstractClosure | None = None,
+    layers: Sequence[int] | None = None,
+    throw: bool = True,
+) -> Solution:
+    """As `propagate`, for all pairs of inputs; see `solve_pairs`."""
+    return propagate(network, kernel, closure=_on_pairs(closure), layers=layers, throw=throw)
+
+
+def _on_pairs(closure: AbstractClosure | None) -> AbstractClosure:
+    closure = GOnly() if closure is None else closure
+    if not isinstance(closure, AbstractPairable):
+        raise TypeError(
+            "`closure` must have a form on pairs of inputs, as `GOnly()` and `WickTower(order)` have; "
+            f"got {type(closure).__name__}."
+        )
+    return closure.pairs()
