@@ -72,3 +72,9 @@ from ._scaling import (
 from ._solution import Solution as Solution
 from ._solve import solve as solve
 from ._width import AtWidth as AtWidth
+from ._width_response import (
+    ResponseCorrection as ResponseCorrection,
+    ScaleCorrection as ScaleCorrection,
+    residual_scale_correction as residual_scale_correction,
+    response_correction as response_correction,
+)

@@ -267,6 +267,10 @@ def test_refusals(x):
         input_bias_variance: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(0.0))
         output_weight_variance: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(1.0))
         output_bias_variance: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(0.0))
+        weight_variance: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(1.0))
+        bias_variance: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(0.0))
+        last_width: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(1.0))
+        layers_per_block: int = 1
 
         def drift(self, kernel):
             return kernel
@@ -275,7 +279,7 @@ def test_refusals(x):
             return ko.MLP(ko.Erf(), 1).layers()
 
     with pytest.raises(TypeError, match="ResNet.*MLP.*Unknown"):
-        baselines.stax_network(Unknown())  # pyright: ignore
+        baselines.stax_network(Unknown())
     net = network(ko.MLP, ko.Erf(), 1)
     with pytest.raises(ValueError, match=r"`x` must have shape"):
         baselines.neural_tangents_kernels(net, jnp.ones((2, 0)))

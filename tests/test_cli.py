@@ -392,3 +392,43 @@ def test_the_command_as_a_process(tmp_path):
     assert refused.stdout == "" and refused.stderr.count("\n") == 1
     precise = run(start + "main(['--version']); import jax; assert jax.config.jax_enable_x64")
     assert precise.returncode == 0, precise.stderr
+
+
+def test_moments(tmp_path, capsys):
+    kernel = np.array([[1.0, 0.3], [0.3, 0.8]])
+    np.savez(tmp_path / "k.npz", kernel=kernel)
+    archive, figure = tmp_path / "moments.npz", tmp_path / "moments.png"
+    arguments = ["moments", "--data", str(tmp_path / "k.npz"), "--input-scale", "raw", "--depth", "6"]
+    arguments += ["--activation", "gelu", "--residual-scale", "0.3", "--order", "6", "--width", "50"]
+    assert main([*arguments, "--json", "--output", str(archive), "--plot", str(figure)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    net = ko.ResNet(ko.GELU(), 6, residual_scale=0.3, weight_variance=1.25, bias_variance=0.05)
+    expected = ko.propagate_pairs(net, kernel, closure=ko.WickTower(6))
+    assert np.allclose(document["kernel_covariance"], expected.kernel_covariance, rtol=1e-12)
+    assert np.allclose(document["mean_correction"], expected.mean_correction, rtol=1e-12, atol=1e-15)
+    with np.load(archive) as saved:
+        spread = expected.at_width(50).standard_deviation
+        assert np.allclose(saved["standard_deviation"], spread, rtol=1e-12)
+    assert figure.stat().st_size > 5_000
+
+    assert main([*arguments, "--width", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "shift K1/n" in printed and "Corrections are not small" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--width", "0"], "--width must be a positive number"),
+        (["--order", "1"], "--order must be at least 2"),
+        (["--samples", "0"], "--samples must be at least 1"),
+        (["--samples", "10000"], "--samples is 10000, but only 1797"),
+        (["--residual-scale", "-1"], "--residual-scale must be a number that is not negative"),
+        (["--output", "moments.csv"], "--output must end in .npz"),
+        (["--output", "nowhere/moments.npz"], "there is no folder nowhere"),
+        (["--closure", "gaussian"], "--closure"),
+    ],
+)
+def test_moments_refuses(arguments, message, capsys):
+    assert main(["moments", "--data", "digits", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -140,6 +140,7 @@ def test_continuous_pair_reference(case):
     assert relative_error(found.kernel[0, 1], expected["K_star"][2]) < 1e-8
 
 
+@pytest.mark.slow
 def test_continuous_pair_gradient():
     def time(sw2):
         return ko.optimal_flow_time(resnet(ko.Erf(), 1, sw2), PAIR).off_diagonal.time[0, 1]

@@ -1,4 +1,4 @@
-"""The figure of `kernelode rho`: what a user would otherwise draw with `kernelode.plot`."""
+"""The figures of the commands: what a user would otherwise draw with `kernelode.plot`."""
 
 import pathlib
 from typing import Any
@@ -32,6 +32,24 @@ def check_figure(name: str) -> pathlib.Path:
     return path
 
 
+def save_axes(draw, path: pathlib.Path) -> None:
+    """One panel, drawn by `draw(axes)`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        draw(figure.subplots())
+        _write(figure, path)
+
+
+def _write(figure, path: pathlib.Path) -> None:
+    try:
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise BadInput(f"--plot: {path} cannot be written: {error.strerror}.") from error
+
+
 def save_figure(study: Study, path: pathlib.Path) -> None:
     """Response against rho and, beneath on the same axis, the regression."""
     import matplotlib
@@ -59,7 +77,4 @@ def save_figure(study: Study, path: pathlib.Path) -> None:
                 error_label="held-out squared error",
             )
             panels[0].set_xlabel("")
-        try:
-            figure.savefig(path, dpi=200)
-        except OSError as error:
-            raise BadInput(f"--plot: {path} cannot be written: {error.strerror}.") from error
+        _write(figure, path)

@@ -11,7 +11,8 @@ _HELP = """
 Kernels, responses and residual scaling of wide, deep networks at initialisation.
 
 Start with `kernelode rho --data digits`: the scale of the residual branch at which a deep network
-passes on most of what distinguishes its inputs. `kernelode rho --help` explains it.
+passes on most of what distinguishes its inputs. `kernelode rho --help` explains it. `kernelode
+moments` has the fluctuations of the kernel in networks of finite width.
 """
 
 
@@ -58,10 +59,12 @@ def _application():
     """All commands. A new one is a file with a function, and a line here."""
     import typer
 
+    from .moments import moments
     from .options import show_version
     from .rho import rho
 
     application = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     application.callback(help=_HELP)(show_version)
     application.command()(rho)
+    application.command()(moments)
     return application

@@ -44,7 +44,7 @@ def _heading(result: Result) -> str:
     )
 
 
-def _table(title: str, *columns: str) -> rich.table.Table:
+def make_table(title: str, *columns: str) -> rich.table.Table:
     table = rich.table.Table(
         title=title,
         title_justify="left",
@@ -60,7 +60,7 @@ def _table(title: str, *columns: str) -> rich.table.Table:
 
 
 def _optima_table(study: Study) -> rich.table.Table:
-    table = _table(
+    table = make_table(
         "Optimal residual scale rho*", "", "mean", "spread", "min", "max", "response", "status"
     )
     for name, estimate in (("diagonal", study.diagonal), ("off-diagonal", study.off_diagonal)):
@@ -83,7 +83,9 @@ def _optima_table(study: Study) -> rich.table.Table:
 def _points_table(result: Result) -> rich.table.Table:
     """One column a scale: rows of numbers are easier to compare than columns of names."""
     points = result.study.points
-    table = _table("One rho for all inputs (means over inputs and pairs)", "", *(p.name for p in points))
+    table = make_table(
+        "One rho for all inputs (means over inputs and pairs)", "", *(p.name for p in points)
+    )
     rows = {
         "rho": lambda p: p.scale,
         "response, diagonal": lambda p: np.mean(p.at.response.diagonal),

@@ -7,3 +7,7 @@ from ._scaling import (
     plot_evidence_against_scale as plot_evidence_against_scale,
     plot_response_against_scale as plot_response_against_scale,
 )
+from ._width import (
+    plot_kernel_at_width as plot_kernel_at_width,
+    plot_moment_by_closure as plot_moment_by_closure,
+)
