@@ -35,6 +35,13 @@ from ._closure import (
     WickTower as WickTower,
     WidthMoments as WidthMoments,
 )
+from ._diagnostics import (
+    ClosureResidual as ClosureResidual,
+    ClosureValidity as ClosureValidity,
+    closure_residual as closure_residual,
+    closure_validity as closure_validity,
+    source_mismatch as source_mismatch,
+)
 from ._expectation import (
     Moments as Moments,
     hermite_spectrum as hermite_spectrum,

@@ -568,6 +568,49 @@ def test_corrections_of_responses():
     assert not jnp.any(beyond.infinite_width.interior) and jnp.all(beyond.correction == 0)
 
 
+def test_residual_of_a_closure():
+    net = resnet(ko.GELU(), 4, 1.5, 0.1, rho=0.5)
+    for closure in (ko.GOnly(), ko.WickTower(8)):
+        found = ko.propagate_pairs(net, K2, closure=closure)
+        moments = (found.mean_kernel, found.kernel_covariance, found.mean_correction)
+        residual = ko.closure_residual(net, *moments)
+        assert jnp.max(jnp.abs(residual.mean_kernel)) < 1e-12
+        sizes = [jnp.max(jnp.abs(r)) for r in (residual.kernel_covariance, residual.mean_correction)]
+        if isinstance(closure, ko.GOnly):
+            assert max(sizes) < 1e-12
+        else:
+            assert min(sizes) > 1e-3
+            # The first layer has no memory yet: its mean does not shift, as published it does.
+            assert (
+                relative_error(
+                    residual.mean_correction[0],
+                    -ko.propagate_pairs(net, K2, closure=ko.GOnly(), layers=[1]).mean_correction[0],
+                )
+                < 1e-10
+            )
+    with pytest.raises(ValueError, match="`mean_correction` must have shape"):
+        ko.closure_residual(net, moments[0], moments[1], moments[2][1:])
+
+
+def test_source_mismatch():
+    # At t = 0 the exact source vanishes and the published one is that of the neurons' sampling noise.
+    net, ts = resnet(ko.Tanh(), 1, 1.5, 0.1), jnp.array([0.0, 1e-3])
+    found = ko.source_mismatch(net, K2, ts)
+    published = ko.solve_pairs(net, K2, ts).mean_correction[1] / ts[1]
+    assert relative_error(found[0], -published) < 2e-3
+
+
+def test_validity_of_a_closure():
+    net = resnet(ko.ReLU(), 8, 2.0, 0.0, rho=0.4)
+    found = ko.closure_validity(net, K2, [10, 1000], 0.02, exact=ko.WickTower(8))
+    assert found.valid.shape == (9, 2) and bool(found.valid[0].all())
+    assert found.covariance_error[0] < 1e-12 and not found.valid[-1].any()
+    assert bool(jnp.all(jnp.diff(found.covariance_error) > 0))
+    assert relative_error(found.mean_error[:, 0], 100 * found.mean_error[:, 1]) < 1e-12
+    with pytest.raises(ValueError, match="`widths` must be positive"):
+        ko.closure_validity(net, K2, [0], 0.02)
+
+
 def test_refusals():
     net = resnet(ko.Tanh(), 2)
     with pytest.raises(ValueError, match="`order` must be at least 2"):

@@ -28,7 +28,7 @@ LAYERS = (
     ("_propagate", "_solve"),
     ("_response", "_pairs"),
     ("_scaling", "_optimise"),
-    ("_width_response",),
+    ("_width_response", "_diagnostics"),
 )
 OUTERMOST = ("baselines", "plot", "_cli")
 #: A baseline is an independent check: of the theory it knows what a network is, and nothing else.

@@ -1,0 +1,163 @@
+"""Where the published closure fails, and by how much: residuals, missing source, map of validity."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._architecture import AbstractArchitecture
+from ._checks import as_real_array, checked_sign, scalar
+from ._closure import AbstractPairable, GOnly, WickTower, WidthMoments
+from ._closure.g_only import KernelMoments
+from ._custom_types import RealLike
+from ._kernel import as_block, cast
+from ._pairs import propagate_pairs, solve_pairs
+
+
+class ClosureResidual(eqx.Module):
+    """What a layer did beyond what the closure says, X^l - push(X^{l-1}) for l = 1 .. L: of K0 (L, n, n),
+    V4 (L, n, n, 3, 3) and K1 (L, n, n)."""
+
+    mean_kernel: Float[Array, "layers n n"]
+    kernel_covariance: Float[Array, "layers n n 3 3"]
+    mean_correction: Float[Array, "layers n n"]
+
+
+def closure_residual(
+    network: AbstractArchitecture,
+    mean_kernel: RealLike,
+    kernel_covariance: RealLike,
+    mean_correction: RealLike,
+    *,
+    closure: GOnly | None = None,
+) -> ClosureResidual:
+    """The residual of the G-only equations on given moments, measured ones for instance.
+
+    **Arguments**
+
+    - `network`: a `ResNet`, whose layers are the steps.
+    - `mean_kernel`, `kernel_covariance`, `mean_correction`: K0, V4 and K1 of all pairs at layers 0 .. L,
+        shapes (L+1, n, n), (L+1, n, n, 3, 3) and (L+1, n, n), multiplied by the width as usual.
+    - `closure`: `GOnly()` by default.
+
+    **Raises** `ValueError` for wrong shapes.
+    """
+    kernel = as_real_array("mean_kernel", mean_kernel)
+    n = kernel.shape[-1]
+    covariance = as_real_array("kernel_covariance", kernel_covariance).astype(kernel.dtype)
+    correction = as_real_array("mean_correction", mean_correction).astype(kernel.dtype)
+    layers = network.depth + 1
+    shapes = {
+        "mean_kernel": (kernel, (layers, n, n)),
+        "kernel_covariance": (covariance, (layers, n, n, 3, 3)),
+        "mean_correction": (correction, (layers, n, n)),
+    }
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}.")
+    return _closure_residual(network, kernel, covariance, correction, (closure or GOnly()).pairs())
+
+
+@eqx.filter_jit
+def _closure_residual(network, kernel, covariance, correction, closure) -> ClosureResidual:
+    network = cast(network, kernel.dtype)
+
+    def one_layer(inputs):
+        layer, *moments = inputs
+        pushed = closure.push(network, _pair_state(*moments), layer)
+        return closure.moments(network, pushed)
+
+    before = (network.layers(), kernel[:-1], covariance[:-1], correction[:-1])
+    predicted: WidthMoments = jax.lax.map(one_layer, before)
+    return ClosureResidual(
+        mean_kernel=kernel[1:] - predicted.mean_kernel,
+        kernel_covariance=covariance[1:] - predicted.kernel_covariance,
+        mean_correction=correction[1:] - predicted.mean_correction,
+    )
+
+
+def source_mismatch(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    ts: RealLike,
+    *,
+    exact: AbstractPairable | None = None,
+) -> Float[Array, "times n n"]:
+    """U1 = S - 1/2 D^2 Q[V4]: what dK1/dt = chi K1 + 1/2 D^2 Q[V4], as published, lacks of the exact
+    source, at the exact moments and continuous depths `ts`. Shape (times, n, n), multiplied by n.
+
+    **Arguments** as of `solve_pairs`; `exact` is `WickTower(16)` by default.
+    """
+    closure = WickTower(16) if exact is None else exact
+    solution = solve_pairs(network, kernel, ts, closure=closure)
+    return _source_mismatch(solution.network, solution.state, closure.pairs(), GOnly().pairs())
+
+
+@eqx.filter_jit
+def _source_mismatch(network, states, closure, published):
+    def one_depth(state):
+        found = closure.moments(network, state)
+        own = closure.moments(network, closure.rate(network, state)).mean_correction
+        at = _pair_state(found.mean_kernel, found.kernel_covariance, found.mean_correction)
+        network_ = cast(network, found.mean_kernel.dtype)
+        without = published.moments(network_, published.rate(network_, at)).mean_correction
+        return own - without
+
+    return jax.lax.map(one_depth, states)
+
+
+class ClosureValidity(eqx.Module):
+    """How far the G-only closure is from the exact theory, largest over the kernel's elements.
+
+    - `covariance_error`: |V4 - V4_exact| / V4_exact of V4[ab, ab], shape (times,).
+    - `mean_error`: |K1 - K1_exact| / (n sqrt(K_aa K_bb)), shape (times, widths).
+    - `valid`: where both are at most the tolerance, shape (times, widths).
+    """
+
+    covariance_error: Float[Array, " times"]
+    mean_error: Float[Array, "times widths"]
+    valid: Array
+
+
+def closure_validity(
+    network: AbstractArchitecture,
+    kernel: RealLike,
+    widths: RealLike,
+    tolerance: RealLike,
+    *,
+    closure: GOnly | None = None,
+    exact: AbstractPairable | None = None,
+) -> ClosureValidity:
+    """Where, in depth and width, the G-only closure is right to a tolerance.
+
+    **Arguments**
+
+    - `network`, `kernel`: at discrete depth; every layer is an entry.
+    - `widths`: shape (widths,).
+    - `tolerance`: relative, of the kernel's variance and of its mean.
+    - `closure`, `exact`: `GOnly()` and `WickTower(16)` by default.
+
+    **Raises** `ValueError` for widths or a tolerance that are not positive.
+    """
+    widths = checked_sign("widths", jnp.atleast_1d(as_real_array("widths", widths)), positive=True)
+    tolerance = scalar("tolerance", tolerance, positive=True)
+    one = propagate_pairs(network, kernel, closure=closure or GOnly()).moments
+    other = propagate_pairs(network, kernel, closure=exact or WickTower(16)).moments
+    variance = jnp.diagonal(other.mean_kernel, axis1=1, axis2=2)
+    size = jnp.sqrt(variance[:, :, None] * variance[:, None, :])
+    ratio = lambda x, y: jnp.max(jnp.abs(x) / jnp.where(y > 0, y, 1), axis=(1, 2))
+    spread = ratio(one.kernel_variance - other.kernel_variance, other.kernel_variance)
+    shift = ratio(one.mean_correction - other.mean_correction, size)
+    mean = shift[:, None] / widths.astype(shift.dtype)[None, :]
+    return ClosureValidity(
+        covariance_error=spread,
+        mean_error=mean,
+        valid=(spread[:, None] <= tolerance) & (mean <= tolerance),
+    )
+
+
+def _pair_state(kernel, covariance, correction) -> KernelMoments:
+    a, b = np.indices(kernel.shape)
+    shifts = jnp.stack([correction[a, a], correction, correction[b, b]], axis=-1)
+    return KernelMoments(as_block(kernel), covariance, shifts)
