@@ -83,11 +83,30 @@ CASES: list[tuple[str, Any, int]] = [
 ]
 
 
+def draw(rows: list[dict], path: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    order = lambda name: int(name.removeprefix("WickTower(").removesuffix(")"))
+    plain = [row for row in rows if row["closure"].startswith("Wick") and "jvp" not in row["closure"]]
+    points = [(order(row["closure"]), row["inputs"], row["later_ms"]) for row in plain]
+    by_order = sorted((p, ms) for p, n, ms in points if n == 20)
+    by_inputs = sorted((n, ms) for p, n, ms in points if p == 16)
+    panels = (left, by_order, "order P, 20 inputs"), (right, by_inputs, "inputs, P = 16")
+    for axes, line, label in panels:
+        axes.loglog(*zip(*line), "o-", color="#0072B2")
+        axes.set_xlabel(label)
+    left.set_ylabel("time of a later call [ms]")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sweep", action="store_true", help="also cost against order and inputs")
     parser.add_argument("--large", action="store_true", help="also 1000 inputs, for a GPU")
+    parser.add_argument("--figure", help="draw the sweep to this file")
     parser.add_argument("--output", help="write the measurements as JSON to this file")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
@@ -111,6 +130,8 @@ def main() -> None:
         rows.append({"closure": name, "inputs": n, "peak_gigabytes": peak, **found})
         cells = f"{found['first_s']:9.2f} s {found['later_ms']:8.1f} ms {peak:9.2f} GB"
         print(f"{name:28s} {n:6d} {cells}", flush=True)
+    if options.figure:
+        draw(rows, options.figure)
     if options.output:
         with open(options.output, "w") as file:
             json.dump({"jax": jax.__version__, "device": device, "measurements": rows}, file, indent=1)

@@ -13,6 +13,11 @@ import pytest
 from numpy.polynomial import hermite_e
 
 import kernelode as ko
+from kernelode._closure.chaos_basis import degrees
+from kernelode._closure.chaos_couplings import couplings, pair_chaos
+from kernelode._closure.elements import PAIR, wishart
+from kernelode._closure.wick_tower import WickTowerPairs, tower_sources
+from kernelode._expectation.chaos import input_chaos
 
 from .helpers import ACTIVATIONS, DATA, central_difference, relative_error, resnet
 
@@ -269,6 +274,30 @@ def test_lowest_order_is_the_corrected_g_only_closure():
     assert relative_error(tower.mean_correction, g_only.mean_correction) < 1e-12
 
 
+def test_sector_identity():
+    # The source of K1, S = 1/2 D^2 Q[C] + sum over all p, is that of the corrected G-only closure at the
+    # tower's V4, 1/2 D^2 Q[V4 - Gamma], plus the sum over p != 2.
+    net = resnet(ko.GELU(), 3, 1.5, 0.1, rho=0.5)
+    closure = ko.WickTower(6).pairs()
+    assert isinstance(closure, WickTowerPairs)
+    state = jax.tree.map(lambda s: s[-1], ko.propagate(net, K2, closure=closure).state)
+    d, kernel = degrees(6, 1), closure.mean_kernel(state)
+    (qa, c), (_, qb) = kernel
+    first, second = (input_chaos(net.activation, q, 8, 256) for q in (qa, qb))
+    pair = pair_chaos(net.activation, first, second, qa, qb, c, single=False)
+    layer = couplings(pair, net.weight_variance, net.bias_variance, d)
+    tower = jax.tree.map(lambda leaf: leaf[0], state.towers)
+
+    v4 = closure.moments(net, state).kernel_covariance[0, 1]
+    beyond = v4 - wishart(kernel, PAIR)
+    others = jnp.asarray(d.p != 2, float)[None, :, None]
+    turned = jnp.einsum("my,ypk->mpk", layer.turn, tower.memory * others)
+    source = jnp.einsum("xyz,yz->x", layer.curvature, beyond) + jnp.einsum(
+        "xmpk,mpk->x", layer.sources, turned
+    )
+    assert relative_error(tower_sources(layer, tower, d).shift[0], source) < 1e-13
+
+
 def test_truncation_is_that_of_four_orders_less():
     net = resnet(ko.GELU(), 4, 1.5, 0.1, rho=0.4)
     high, low = (ko.propagate_pairs(net, K2, closure=ko.WickTower(p)).moments for p in (9, 5))
@@ -414,6 +443,17 @@ def test_shifts_of_the_one_loop_theory():
     shifts = jnp.diff(solution.mean_correction.ravel()) / 0.7**2
     assert jnp.max(jnp.abs(shifts - jnp.array([0, -0.0964, -0.1711, -0.2143]))) < 6e-5
     assert abs(solution.read_out.mean_correction[-1, 0, 0] + 0.1562) < 6e-5
+
+
+def test_kinked_activations():
+    # A kink that is declared, against the closed polar form of the same function.
+    relu = ko.Elementwise(lambda x: jnp.maximum(x, 0.0), kinks=(0.0,))
+    closed, found = (
+        ko.propagate_pairs(resnet(sigma, 4, 1.5, 0.1, rho=0.4), K2, closure=ko.WickTower(6))
+        for sigma in (ko.ReLU(), relu)
+    )
+    assert relative_error(found.kernel_covariance, closed.kernel_covariance) < 1e-9
+    assert relative_error(found.mean_correction, closed.mean_correction) < 1e-8
 
 
 class Sharp(eqx.Module):
