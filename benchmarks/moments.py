@@ -97,6 +97,8 @@ def draw(rows: list[dict], path: str) -> None:
     for axes, line, label in panels:
         axes.loglog(*zip(*line), "o-", color="#0072B2")
         axes.set_xlabel(label)
+        axes.set_xticks([x for x, _ in line], [str(x) for x, _ in line])
+        axes.minorticks_off()
     left.set_ylabel("time of a later call [ms]")
     figure.savefig(path, dpi=110)
 

@@ -73,5 +73,5 @@ def plot_moment_by_closure(
         axes.errorbar(at, values, errors, fmt="k.", capsize=2, label="simulation")
     axes.set_xlabel("depth t")
     axes.set_ylabel(label)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize="small")
     return axes
