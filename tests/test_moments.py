@@ -486,17 +486,23 @@ def perturbed(parameter, change):
     return functional
 
 
-PARAMETERS = [
-    pytest.param("residual_scale", marks=pytest.mark.slow),
-    "weight_variance",
-    pytest.param("bias_variance", marks=pytest.mark.slow),
-    "activation",
-    "kernel",
+PARAMETERS = ["residual_scale", "weight_variance", "bias_variance", "activation", "kernel"]
+BY_DEFAULT = {(ko.WickTower, "weight_variance"), (ko.WickTower, "activation")} | {
+    (closure, "kernel") for closure in (ko.WickTower, ko.GOnly)
+}
+DERIVATIVES = [
+    pytest.param(
+        closure,
+        parameter,
+        marks=() if (type(closure), parameter) in BY_DEFAULT else pytest.mark.slow,
+        id=f"{type(closure).__name__}-{parameter}",
+    )
+    for closure in (ko.GOnly(), ko.WickTower(5))
+    for parameter in PARAMETERS
 ]
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS)
-@pytest.mark.parametrize("closure", [ko.GOnly(), ko.WickTower(5)], ids=["g_only", "tower"])
+@pytest.mark.parametrize("closure,parameter", DERIVATIVES)
 def test_derivatives(closure, parameter):
     value = eqx.filter_jit(lambda change: perturbed(parameter, change)(closure, True))
     expected = central_difference(value, jnp.asarray(0.0), 1e-3)
@@ -564,11 +570,11 @@ def test_quadrature_error():
     kernel = 10 * jnp.array([[1.0, 0.999], [0.999, 1.0]])
     few, many = (
         ko.propagate_pairs(resnet(ko.Tanh(), 1, 2.0, 0.0), kernel, closure=ko.WickTower(8, terms=terms))
-        for terms in (64, 640)
+        for terms in (64, 384)
     )
     error = relative_error(few.kernel_covariance, many.kernel_covariance)
     assert 1e-9 < error < 10 * few.quadrature_error[0]
-    assert jnp.max(many.quadrature_error) < 1e-8
+    assert jnp.max(many.quadrature_error) < 1e-6
 
 
 G_ONLY_SLOWLY = [pytest.param(ko.GOnly(), marks=pytest.mark.slow), ko.WickTower(8)]

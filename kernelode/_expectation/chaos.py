@@ -41,6 +41,7 @@ class InputChaos(eqx.Module):
     - `products`: G_ji, shape (order + 1, terms).
     - `spectrum`: s_m, shape (terms + order,).
     - `square`: E[sigma^2 h_m], shape (order + 1,): the coefficients of the input with itself.
+    - `energies`: E[(sigma h_j)^2], shape (order + 1,).
     - `relative_error`: of the quadrature, by comparison with half of the nodes.
     """
 
@@ -117,27 +118,36 @@ def input_chaos(
         )
         steps = weights * jnp.exp(z**2 / 2)  # the rule without the normal density
         basis = scan_hermite(z, terms + order)
+        lowest = basis[: order + 1]
     else:
         rule = chaos_rule(order, terms)
         z, steps = (jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps))
+        # Constants as they are used: XLA would slice and transpose them at compile time, slowly.
         basis = jnp.asarray(_basis(order, terms), q.dtype)
+        lowest = jnp.asarray(_basis(order, terms)[: order + 1], q.dtype)
     root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
     values = activation(root * z) ** power
-    low = values[None, :] * basis[: order + 1]
+    low = values[None, :] * lowest
     weighted = low * steps[None, :]
     damping = jnp.exp(-(z**2) / 4)
     square = weighted @ (values * damping)
     energies = jnp.sum(weighted * low, axis=1)
-    coarse = 2 * (low[:, ::2] ** 2 @ steps[::2])
-    size = jnp.where(energies > 0, energies, 1)
-    eps = 64 * jnp.finfo(q.dtype).eps
-    relative = 16 * eps if kinks else jnp.max(jnp.abs(coarse - energies) / size) ** 2 + eps
+    eps = jnp.finfo(q.dtype).eps
+    relative = jnp.asarray(1024 * eps, q.dtype)
+    if not kinks:
+        # Every second node: the change is about the square root of the error that is left. An input by
+        # itself needs `square` only, whose integrands oscillate less.
+        halved = lambda x: 2 * (x[:, ::2] @ steps[::2])
+        needed, found = (low**2, energies) if terms > 1 else (low * (values * damping)[None], square)
+        size = jnp.where(energies > 0, energies, 1) if terms > 1 else jnp.max(jnp.abs(square))
+        change = jnp.abs(halved(needed) - found) / jnp.where(size > 0, size, 1)
+        relative = jnp.max(change) ** 2 + 64 * eps
     return InputChaos(
-        products=weighted @ basis[:terms].T,
+        products=jnp.einsum("jz,iz->ji", weighted, basis)[:, :terms],
         spectrum=basis @ (steps * damping * values),
         square=square,
         energies=energies,
-        relative_error=jnp.asarray(relative, q.dtype),
+        relative_error=relative,
     )
 
 

@@ -70,7 +70,8 @@ def chaos_rule(order: int, terms: int) -> Steps:
     2 sqrt(j), and has the wave number sqrt(i) of h_i. (docs/accuracy.md has the measured errors.)"""
     reach, concentration = chaos_reach(order), 4.0
     end = math.asinh(reach / concentration)
-    widest = min(5.0 / math.sqrt(terms) / math.hypot(concentration, reach), 0.0172)
+    wave = math.sqrt(max(terms, 4 * order))
+    widest = min(5.0 / wave / math.hypot(concentration, reach), 0.0172)
     quarter = math.ceil(end / (2 * widest))
     nodes, steps = _sinh_rule(4 * quarter + 1, concentration, reach)
     return Steps(nodes, steps / np.sqrt(2 * np.pi))
