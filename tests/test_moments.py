@@ -16,7 +16,8 @@ import kernelode as ko
 from kernelode._closure.chaos_basis import degrees
 from kernelode._closure.chaos_couplings import couplings, pair_chaos
 from kernelode._closure.elements import PAIR, wishart
-from kernelode._closure.wick_tower import WickTowerPairs, tower_sources
+from kernelode._closure.tower import tower_sources
+from kernelode._closure.wick_tower import WickTowerPairs
 from kernelode._expectation.chaos import input_chaos
 
 from .helpers import ACTIVATIONS, DATA, central_difference, relative_error, resnet

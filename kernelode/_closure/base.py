@@ -4,6 +4,7 @@ import abc
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture.base import AbstractArchitecture, Layer
@@ -84,3 +85,9 @@ def check_single_layer_blocks(network: AbstractArchitecture) -> None:
             "Moments of order 1/n are known for one layer a block; the network has "
             f"`layers_per_block={network.layers_per_block}`."
         )
+
+
+def read_out_layer(network: AbstractArchitecture) -> Layer:
+    """The read-out as a layer: nothing skips it."""
+    one = jnp.ones_like(network.last_width)
+    return Layer(scale=one, skip=jnp.zeros_like(one), width=network.last_width)

@@ -30,6 +30,11 @@ class Degrees(NamedTuple):
     def order(self) -> int:
         return len(self.k) - 1
 
+    @property
+    def second(self) -> int:
+        """Where p = 2 is, which every tower has."""
+        return int(np.argmax(self.p == 2))
+
 
 @functools.lru_cache
 def degrees(order: int, step: int) -> Degrees:

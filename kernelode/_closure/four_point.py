@@ -2,7 +2,7 @@
 
 V4[ab, cd] closes on the inputs {a, b, c, d}: what D_cd remembers is needed against the chaos of every
 pair {a, b}. Each pair e has its own chaos basis; R[e, X] holds Cov(D_X, W^e) for all elements X. The
-cost grows as n^4: for few inputs. `wick_tower.py` has the equations, and the restriction to pairs.
+cost grows as n^4: for few inputs. `tower.py` has the equations, `wick_tower.py` the restriction to pairs.
 """
 
 from typing import NamedTuple
@@ -16,13 +16,20 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._expectation.chaos import correlation, input_chaos
-from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
+from .base import (
+    AbstractMomentClosure,
+    AbstractPairable,
+    WidthMoments,
+    check_single_layer_blocks,
+    read_out_layer,
+)
 from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_power, turning
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
-from .start import AbstractStart, GaussianRows
-from .wick_tower import WickTowerPairs, monomials, truncations
+from .start import AbstractStart, GaussianRows, upstream_moments
+from .tower import Sources, kernel_push, kernel_rate, monomials, pair_matrix, second_norms, truncations
+from .wick_tower import WickTowerPairs
 
 
 class FourPointTower(eqx.Module):
@@ -69,42 +76,25 @@ class WickTower(AbstractPairable):
         first, second = elements = all_elements(n)
         gamma = wishart(kernel, elements)
         memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
-        if self.start.memory and 2 in d.p:
-            scale = jnp.asarray([np.sqrt(0.5), 1.0, np.sqrt(0.5)], kernel.dtype)
-            turns = jax.vmap(lambda b: second_power(b))(self._frames(kernel).b)
+        if self.start.memory:
+            turns = jax.vmap(second_power)(self._frames(kernel).b)
             rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
-            memory = memory.at[:, :, int(np.argmax(d.p == 2)), :3].set(rotated * scale[None, None])
-        covariance, correction = self.start.memory * gamma, jnp.zeros_like(gamma[0])
-        upstream = self.start.moments(n)
-        if upstream is not None:
-            v, k1 = (x.astype(kernel.dtype) for x in upstream)
-            x, y = ([part[:, None] for part in elements], [part[None, :] for part in elements])
-            covariance, correction = covariance + v[(*x, *y)], correction + k1[tuple(elements)]
+            memory = memory.at[:, :, d.second, :3].set(rotated / second_norms(kernel.dtype)[None, None])
+        covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
+        covariance = self.start.memory * gamma + covariance
         return FourPointTower(kernel, memory, jnp.stack([covariance] * 2), jnp.stack([correction] * 2))
 
     def rate(self, network: AbstractArchitecture, state: FourPointTower) -> FourPointTower:
-        d, step = self._degrees(network), degree_step(network.activation)
+        step = degree_step(network.activation)
         frames = self._frames(state.kernel)
         whole = self._couple(network, state, network.weight_variance, network.bias_variance)
         drift = _matrix(whole.q)
         first, second = all_elements(drift.shape[0])
-        own = jnp.stack(
-            [
-                jnp.stack([drift[first, first], drift[first, second]], axis=1),
-                jnp.stack([drift[first, second], drift[second, second]], axis=1),
-            ],
-            axis=1,
-        )
+        own = jax.vmap(pair_matrix)(drift[first, first], drift[second, second], drift[first, second])
         moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
         turn = jax.vmap(lambda r, q, b: turning(r, q, b, step))(state.memory, own, frames.b)
-        del d
-        m = whole.with_kernel + whole.chi[None] @ state.covariance
-        return FourPointTower(
-            kernel=drift,
-            memory=moved + turn,
-            covariance=m + _transpose(m),
-            correction=state.correction @ whole.chi.T + whole.shift,
-        )
+        covariance, correction = kernel_rate(whole.chi, whole.sources, state.covariance, state.correction)
+        return FourPointTower(drift, moved + turn, covariance, correction)
 
     def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
         return self._layer(network, state, layer, network.weight_variance, network.bias_variance)
@@ -116,21 +106,17 @@ class WickTower(AbstractPairable):
         covariance = state.covariance
         if isinstance(network, AbstractResidualNetwork):
             d = self._degrees(network)
-            scale = jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], state.kernel.dtype)
-            at = int(np.argmax(d.p == 2))
             turns = jax.vmap(lambda a: monomials(a)[1])(self._frames(state.kernel).a)
-            memory = state.memory[:, :, at, :3] * scale[None, None]
+            memory = state.memory[:, :, d.second, :3] * second_norms(state.kernel.dtype)[None, None]
             r2 = jnp.einsum("exm,em->xe", memory, turns)
-            kept = jnp.asarray(truncations(d)[:, at], r2.dtype)[:, None, None]
+            kept = jnp.asarray(truncations(d)[:, d.second], r2.dtype)[:, None, None]
             gamma = wishart(state.kernel, all_elements(state.kernel.shape[0]))
             covariance = gamma[None] + kept * (r2 + r2.T)[None] + covariance
         return self._expand(state.kernel, covariance, state.correction)
 
     def read_out(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
-        one = jnp.ones((), state.kernel.dtype)
-        layer = Layer(scale=one, skip=0 * one, width=network.last_width)
         variances = network.output_weight_variance, network.output_bias_variance
-        out = self._layer(network, state, layer, *variances)
+        out = self._layer(network, state, read_out_layer(network), *variances)
         return self._expand(out.kernel, out.covariance, out.correction)
 
     def quadrature_error(self, network: AbstractArchitecture, state: FourPointTower) -> Float[Array, ""]:
@@ -175,13 +161,11 @@ class WickTower(AbstractPairable):
         frames = self._frames(kernel)
 
         # An element's own function, in its own basis and seen from every other.
-        single = (first == second)[:, None]
         number = jnp.asarray(np.where(first == second, 0, 1))
         pick = lambda x: jnp.take_along_axis(x, number.reshape(-1, *[1] * (x.ndim - 1)), axis=1)[:, 0]
         drive, chi_own, curvature, sources = (
             pick(x) for x in (here.drive, here.chi, here.curvature, here.sources)
         )
-        del single
         index = np.stack([first, second], axis=1)
         between = kernel[index[:, None, :, None], index[None, :, None, :]]
         overlap = jnp.einsum("xij,xejk,elk->exil", frames.b, between, frames.b)
@@ -197,47 +181,39 @@ class WickTower(AbstractPairable):
             q=pick(here.q),
             chi=chi,
             driven=seen_from,
-            with_kernel=jnp.einsum("tp,xpk,xypk->txy", mask, drive, state.memory),
-            noise=jnp.einsum("tp,ypk,yxpk->txy", mask, drive, seen_from),
-            shift=jnp.einsum("tp,xmpk,xmpk->tx", mask, sources, turned)
-            + jnp.einsum("xyz,txyz->tx", curvature, blocks),
+            sources=Sources(
+                driven=jnp.einsum("tp,xpk,xypk->txy", mask, drive, state.memory),
+                noise=jnp.einsum("tp,ypk,yxpk->txy", mask, drive, seen_from),
+                shift=jnp.einsum("tp,xmpk,xmpk->tx", mask, sources, turned)
+                + jnp.einsum("xyz,txyz->tx", curvature, blocks),
+            ),
         )
 
     def _layer(self, network, state: FourPointTower, layer: Layer, weight_variance, bias_variance):
         step = degree_step(network.activation)
         here = self._couple(network, state, weight_variance, bias_variance)
-        forth, back, chi = layer.skip**2, layer.scale**2, here.chi[None]
+        forth, back = layer.skip**2, layer.scale**2
         kernel = forth * state.kernel + back * _matrix(here.q)
         before, after = self._frames(state.kernel), self._frames(kernel)
         turn = layer.skip * after.b @ before.a
         memory = forth * state.memory + back * (
             here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
         )
-        m = here.with_kernel + chi @ state.covariance
-        both = here.with_kernel @ _transpose(chi)
-        noise = here.noise / layer.width + both + _transpose(both)
-        noise = noise + chi @ state.covariance @ _transpose(chi)
+        memory = jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn)
         return FourPointTower(
-            kernel=kernel,
-            memory=jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn),
-            covariance=forth**2 * state.covariance + forth * back * (m + _transpose(m)) + back**2 * noise,
-            correction=forth * state.correction + back * (state.correction @ here.chi.T + here.shift),
+            kernel,
+            memory,
+            *kernel_push(here.chi, here.sources, state.covariance, state.correction, layer),
         )
 
 
 class _Whole(NamedTuple):
-    """One layer, for all elements X and pairs e: Q, chi, Cov(xi_X, W^e), Cov(xi_X, D_Y),
-    Cov(xi_X, xi_Y) and S."""
+    """One layer, for all elements X and pairs e: Q, chi, Cov(xi_X, W^e), and what drives C and K1."""
 
     q: Float[Array, " x"]
     chi: Float[Array, "x x"]
     driven: Float[Array, "e x degree k"]
-    with_kernel: Float[Array, "2 x x"]
-    noise: Float[Array, "2 x x"]
-    shift: Float[Array, "2 x"]
-
-
-_transpose = lambda x: jnp.swapaxes(x, -1, -2)
+    sources: Sources
 
 
 def _matrix(elements: Float[Array, " x"]) -> Float[Array, "n n"]:

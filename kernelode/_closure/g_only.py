@@ -32,7 +32,7 @@ from .._kernel import Block, as_block, as_matrix
 from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
 from .drift_derivatives import DriftDerivatives, drift_derivatives
 from .elements import PAIR, all_elements, element_numbers, own_pairs, wick_noise, wishart
-from .start import AbstractStart, GaussianRows
+from .start import AbstractStart, GaussianRows, upstream_moments
 
 
 class KernelMoments(eqx.Module):
@@ -73,13 +73,8 @@ class GOnly(AbstractPairable):
             )
         n = kernel.shape[0]
         elements = all_elements(n)
-        covariance = (1 - self.start.memory) * wishart(kernel, elements)
-        correction = jnp.zeros_like(covariance[0])
-        upstream = self.start.moments(n)
-        if upstream is not None:
-            v, k1 = (x.astype(kernel.dtype) for x in upstream)
-            x, y = ([part[:, None] for part in elements], [part[None, :] for part in elements])
-            covariance, correction = covariance + v[(*x, *y)], correction + k1[tuple(elements)]
+        covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
+        covariance = (1 - self.start.memory) * wishart(kernel, elements) + covariance
         return KernelMoments(as_block(kernel), covariance, correction)
 
     def rate(self, network: AbstractArchitecture, state: KernelMoments) -> KernelMoments:
@@ -166,18 +161,10 @@ class GOnlyPairs(AbstractMomentClosure):
         check_single_layer_blocks(network)
         n, block = kernel.shape[0], as_block(kernel)
         stream = isinstance(network, AbstractResidualNetwork)
-        covariance = stream * (1 - self.start.memory) * _pair_wishart(block)
-        correction = jnp.zeros_like(covariance[..., 0])
-        upstream = self.start.moments(n)
-        if upstream is not None:
-            v, k1 = (x.astype(kernel.dtype) for x in upstream)
-            a, b = np.arange(n)[:, None, None], np.arange(n)[None, :, None]
-            x = [np.where(part == 0, a, b) for part in PAIR]
-            covariance = (
-                covariance
-                + v[x[0][..., :, None], x[1][..., :, None], x[0][..., None, :], x[1][..., None, :]]
-            )
-            correction = correction + k1[x[0], x[1]]
+        a, b = np.arange(n)[:, None, None], np.arange(n)[None, :, None]
+        elements = [np.where(part == 0, a, b) for part in PAIR]
+        covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
+        covariance = stream * (1 - self.start.memory) * _pair_wishart(block) + covariance
         return KernelMoments(block, covariance, correction)
 
     def rate(self, network: AbstractArchitecture, state: KernelMoments) -> KernelMoments:
@@ -185,7 +172,7 @@ class GOnlyPairs(AbstractMomentClosure):
         moved = chi @ state.covariance
         return KernelMoments(
             kernel=q,
-            covariance=moved + _transpose(moved) + _pair_noise(state.kernel, q),
+            covariance=moved + moved.mT + _pair_noise(state.kernel, q),
             correction=_apply(chi, state.correction) + source,
         )
 
@@ -199,7 +186,7 @@ class GOnlyPairs(AbstractMomentClosure):
         noise = _pair_wishart(kernel) - layer.skip**4 * _pair_wishart(state.kernel)
         return KernelMoments(
             kernel=kernel,
-            covariance=jacobian @ state.covariance @ _transpose(jacobian) + noise,
+            covariance=jacobian @ state.covariance @ jacobian.mT + noise,
             correction=_apply(jacobian, state.correction) + layer.scale**2 * source,
         )
 
@@ -230,7 +217,7 @@ class GOnlyPairs(AbstractMomentClosure):
         q, chi, source = self._drift(function, state, stream=False)
         return KernelMoments(
             kernel=q,
-            covariance=fresh + chi @ state.covariance @ _transpose(chi),
+            covariance=fresh + chi @ state.covariance @ chi.mT,
             correction=_apply(chi, state.correction) + source,
         )
 
@@ -242,9 +229,6 @@ class GOnlyPairs(AbstractMomentClosure):
         n = state.kernel.row.shape[0]
         diagonal = d.value[np.arange(n), np.arange(n), 0]
         return Block(diagonal, diagonal, d.value[..., 1]), d.chi, source
-
-
-_transpose = lambda x: jnp.swapaxes(x, -1, -2)
 
 
 def _apply(matrix, vector):

@@ -3,6 +3,7 @@
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import as_real_array
@@ -22,6 +23,18 @@ class AbstractStart(eqx.Module):
     @abc.abstractmethod
     def moments(self, n: int) -> tuple[Float[Array, "n n n n"], Float[Array, "n n"]] | None:
         """The upstream covariance and shift, for n inputs; None where both vanish."""
+
+
+def upstream_moments(start: AbstractStart, n: int, elements, dtype):
+    """Upstream covariance (*batch, x, x) and shift (*batch, x) on elements whose first and second inputs
+    are given by index arrays (*batch, x)."""
+    first, second = elements
+    upstream = start.moments(n)
+    if upstream is None:
+        return jnp.zeros((*first.shape, first.shape[-1]), dtype), jnp.zeros(first.shape, dtype)
+    covariance, shift = (x.astype(dtype) for x in upstream)
+    left, right = ([part[..., :, None] for part in elements], [part[..., None, :] for part in elements])
+    return covariance[(*left, *right)], shift[first, second]
 
 
 class GaussianRows(AbstractStart):

@@ -1,23 +1,4 @@
-"""The Wick tower: the kernel's fluctuation and mean shift, exactly at order 1/n, on every pair.
-
-At leading order the neurons are independent Gaussian chains. The chaos of degree p of their
-preactivations, W_p = n^{-1/2} sum_i :phi_i ... phi_i:, drives the kernel through
-
-    xi_ab = C_W sum_p (1/p!) T^(p)_ab W_p,    T^(p)_ab;a1..ap = E[d_a1 .. d_ap sigma_a sigma_b],
-
-and what the kernel has taken up, D, is remembered by R_p = Cov(D, W_p). With J = chi = dQ/dK:
-
-    R_p' = alpha^p [alpha^2 R_p + eps^2 (Cov(xi, W_p) + chi R_p)]
-    C'   = alpha^4 C + alpha^2 eps^2 (M + M^T) + eps^4 Cov(dQ, dQ),   M = Cov(xi, D) + chi C
-    K1'  = alpha^2 K1 + eps^2 (chi K1 + S)
-    S    = 1/2 D^2 Q[C] + 1/2 C_W sum_p (1/p!) T^(p+2) R_p
-    V4   = Gamma(K0) + R_2 + R_2^T + C.
-
-It is exact as the order P to which p runs grows; docs/finite_width.md has the derivation. Coordinates
-of a chaos are those of `chaos_basis.py`; this file has one pair of inputs, mapped over all of them.
-"""
-
-from typing import NamedTuple
+"""The Wick tower on all pairs of inputs; `tower.py` has the equations of one."""
 
 import equinox as eqx
 import jax
@@ -29,30 +10,15 @@ from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._chunks import map_in_chunks
 from .._expectation.chaos import InputChaos, coefficient_errors, correlation, input_chaos
-from .base import AbstractMomentClosure, WidthMoments, check_single_layer_blocks
-from .chaos_basis import Degrees, change_basis, degrees, frame, second_power, turning
-from .chaos_couplings import (
-    Couplings,
-    PairChaos,
-    couplings,
-    degree_step,
-    pair_chaos,
-    top_degree,
-)
-from .elements import PAIR, wishart
-from .start import AbstractStart
+from .base import AbstractMomentClosure, WidthMoments, check_single_layer_blocks, read_out_layer
+from .chaos_basis import Degrees, degrees, frame
+from .chaos_couplings import PairChaos, couplings, degree_step, pair_chaos, top_degree
+from .elements import PAIR
+from .start import AbstractStart, upstream_moments
+from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
 
 #: Pairs that are treated together: enough to vectorise, few enough for a processor's cache.
 _CHUNK = 32
-
-
-class Tower(NamedTuple):
-    """R, C and K1 of one pair, D in (aa, ab, bb). C and K1 at the full order, and without its last four
-    degrees."""
-
-    memory: Float[Array, "3 degree k"]
-    covariance: Float[Array, "2 3 3"]
-    correction: Float[Array, "2 3"]
 
 
 class PairTowers(eqx.Module):
@@ -81,7 +47,8 @@ class WickTowerPairs(AbstractMomentClosure):
         variances, covariances = jnp.diagonal(kernel), kernel[rows, columns]
         d = self._degrees(network)
         begin = lambda qa, qb, c, v, k1: begin_tower(self.start, d, qa, qb, c, v, k1)
-        upstream = pair_moments_of_start(self.start, kernel.shape[0], kernel.dtype)
+        elements = [np.stack([rows, columns], axis=1)[:, part] for part in PAIR]
+        upstream = upstream_moments(self.start, kernel.shape[0], elements, kernel.dtype)
         towers = jax.vmap(begin)(variances[rows], variances[columns], covariances, *upstream)
         return PairTowers(variances, covariances, towers)
 
@@ -117,11 +84,8 @@ class WickTowerPairs(AbstractMomentClosure):
         return self._collect(self.mean_kernel(state), covariance, state.towers.correction)
 
     def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
-        one = jnp.ones((), state.variances.dtype)
-        layer = Layer(scale=one, skip=0 * one, width=network.last_width)
-        out = self._layer(
-            network, state, layer, network.output_weight_variance, network.output_bias_variance
-        )
+        variances = network.output_weight_variance, network.output_bias_variance
+        out = self._layer(network, state, read_out_layer(network), *variances)
         return self._collect(self.mean_kernel(out), out.towers.covariance, out.towers.correction)
 
     def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
@@ -219,117 +183,3 @@ def _pair_of(n: int) -> tuple[np.ndarray, np.ndarray]:
             index[a, a] = index[a, a + 1]
         index[n - 1, n - 1], swapped[n - 1, n - 1] = index[n - 1, n - 2], True
     return index, swapped
-
-
-def pair_moments_of_start(start: AbstractStart, n: int, dtype):
-    """Upstream covariance (pairs, 3, 3) and shift (pairs, 3) of every pair."""
-    rows, columns = input_pairs(n)
-    first, second = (
-        np.stack([x, y, z], 1) for x, y, z in ((rows, rows, columns), (rows, columns, columns))
-    )
-    upstream = start.moments(n)
-    if upstream is None:
-        return jnp.zeros((len(rows), 3, 3), dtype), jnp.zeros((len(rows), 3), dtype)
-    covariance, shift = (x.astype(dtype) for x in upstream)
-    x, y = (first[:, :, None], second[:, :, None]), (first[:, None, :], second[:, None, :])
-    return covariance[(*x, *y)], shift[first, second]
-
-
-def pair_matrix(qa, qb, c) -> Float[Array, "2 2"]:
-    return jnp.stack([jnp.stack([qa, c]), jnp.stack([c, qb])])
-
-
-def begin_tower(start: AbstractStart, d: Degrees, qa, qb, c, covariance, shift) -> Tower:
-    """R_2 = -memory Gamma, in the chaos basis; C = memory Gamma + the upstream covariance."""
-    gamma = wishart(pair_matrix(qa, qb, c), PAIR)
-    memory = jnp.zeros((3, len(d.p), d.order + 1), qa.dtype)
-    if start.memory and 2 in d.p:
-        # Cov(D, h_j h_k) = Cov(D, :phi phi:) with the monomials rotated into (uu, uv, vv).
-        rotated = -gamma @ second_power(frame(qa, qb, *correlation(qa, qb, c)).b).T
-        scale = jnp.asarray([np.sqrt(0.5), 1.0, np.sqrt(0.5)], qa.dtype)
-        memory = memory.at[:, int(np.argmax(d.p == 2)), :3].set(rotated * scale[None])
-    covariance = start.memory * gamma + covariance
-    return Tower(memory, jnp.stack([covariance] * 2), jnp.stack([shift] * 2))
-
-
-def truncations(d: Degrees) -> np.ndarray:
-    """(2, degree): the full order, and the order less four."""
-    return np.stack([d.p <= d.order, d.p <= d.order - 4]).astype(float)
-
-
-class Sources(NamedTuple):
-    """Cov(xi, D), Cov(xi, xi) and S, at both truncations."""
-
-    driven: Float[Array, "2 3 3"]
-    noise: Float[Array, "2 3 3"]
-    shift: Float[Array, "2 3"]
-
-
-def tower_sources(layer: Couplings, tower: Tower, d: Degrees) -> Sources:
-    mask = jnp.asarray(truncations(d), tower.memory.dtype)
-    per_degree = lambda subscripts, *x: jnp.einsum(subscripts, mask, *x)
-    turned = jnp.einsum("my,ypk->mpk", layer.turn, tower.memory)
-    return Sources(
-        driven=per_degree("tp,xpk,ypk->txy", layer.drive, tower.memory),
-        noise=per_degree("tp,xpk,ypk->txy", layer.drive, layer.drive),
-        shift=per_degree("tp,xmpk,mpk->tx", layer.sources, turned)
-        + jnp.einsum("xyz,tyz->tx", layer.curvature, tower.covariance),
-    )
-
-
-_transpose = lambda x: jnp.swapaxes(x, -1, -2)
-
-
-def tower_rate(layer: Couplings, pair: PairChaos, tower: Tower, d: Degrees, step: int) -> Tower:
-    """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
-    sources = tower_sources(layer, tower, d)
-    drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
-    memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
-    m = sources.driven + layer.chi[None] @ tower.covariance
-    return Tower(
-        memory=memory + turning(tower.memory, drift, pair.frame.b, step),
-        covariance=m + _transpose(m),
-        correction=tower.correction @ layer.chi.T + sources.shift,
-    )
-
-
-def tower_push(here: Couplings, tower: Tower, layer: Layer, turned, d: Degrees, step: int) -> Tower:
-    sources = tower_sources(here, tower, d)
-    chi, forth, back = here.chi[None], layer.skip**2, layer.scale**2
-    memory = forth * tower.memory + back * (
-        here.drive + jnp.einsum("xy,ypk->xpk", here.chi, tower.memory)
-    )
-    m = sources.driven + chi @ tower.covariance
-    both = sources.driven @ _transpose(chi)
-    noise = (
-        sources.noise / layer.width + both + _transpose(both) + chi @ tower.covariance @ _transpose(chi)
-    )
-    return Tower(
-        memory=change_basis(memory, turned, step),
-        covariance=forth**2 * tower.covariance + forth * back * (m + _transpose(m)) + back**2 * noise,
-        correction=forth * tower.correction + back * (tower.correction @ here.chi.T + sources.shift),
-    )
-
-
-def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float[Array, "2 3 3"]:
-    """V4 = Gamma + R_2 + R_2^T + C of a residual stream; C, the covariance of the conditional kernel,
-    of a feed-forward network."""
-    if not stream:
-        return tower.covariance
-    gamma = wishart(pair_matrix(qa, qb, c), PAIR)
-    if 2 not in d.p:
-        return gamma[None] + tower.covariance
-    here = frame(qa, qb, *correlation(qa, qb, c))
-    scale = jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], qa.dtype)
-    memory = tower.memory[:, int(np.argmax(d.p == 2)), :3] * scale[None]
-    r2 = memory @ monomials(here.a).T
-    kept = jnp.asarray(truncations(d)[:, d.p == 2], qa.dtype)[..., None]
-    return gamma[None] + kept * (r2 + r2.T)[None] + tower.covariance
-
-
-def monomials(a: Float[Array, "2 2"]) -> Float[Array, "3 3"]:
-    """How :phi_i phi_j:, (ij) in (aa, ab, bb), follow from (:uu:, :uv:, :vv:)."""
-    i, j = PAIR
-    return jnp.stack(
-        [a[i, 0] * a[j, 0], a[i, 0] * a[j, 1] + a[i, 1] * a[j, 0], a[i, 1] * a[j, 1]], axis=1
-    )

@@ -1,0 +1,144 @@
+"""The Wick tower: the kernel's fluctuation and mean shift, exactly at order 1/n, on every pair.
+
+At leading order the neurons are independent Gaussian chains. The chaos of degree p of their
+preactivations, W_p = n^{-1/2} sum_i :phi_i ... phi_i:, drives the kernel through
+
+    xi_ab = C_W sum_p (1/p!) T^(p)_ab W_p,    T^(p)_ab;a1..ap = E[d_a1 .. d_ap sigma_a sigma_b],
+
+and what the kernel has taken up, D, is remembered by R_p = Cov(D, W_p). With J = chi = dQ/dK:
+
+    R_p' = alpha^p [alpha^2 R_p + eps^2 (Cov(xi, W_p) + chi R_p)]
+    C'   = alpha^4 C + alpha^2 eps^2 (M + M^T) + eps^4 Cov(dQ, dQ),   M = Cov(xi, D) + chi C
+    K1'  = alpha^2 K1 + eps^2 (chi K1 + S)
+    S    = 1/2 D^2 Q[C] + 1/2 C_W sum_p (1/p!) T^(p+2) R_p
+    V4   = Gamma(K0) + R_2 + R_2^T + C.
+
+It is exact as the order P to which p runs grows; docs/finite_width.md has the derivation. Coordinates
+of a chaos are those of `chaos_basis.py`; this file has one pair of inputs, `wick_tower.py` all of
+them, `four_point.py` all elements of the kernel at once.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._architecture.base import Layer
+from .._expectation.chaos import correlation
+from .chaos_basis import Degrees, change_basis, frame, second_power, turning
+from .chaos_couplings import Couplings, PairChaos
+from .elements import PAIR, wishart
+from .start import AbstractStart
+
+
+class Tower(NamedTuple):
+    """R, C and K1 of one pair, D in (aa, ab, bb). C and K1 at the full order, and without its last four
+    degrees."""
+
+    memory: Float[Array, "3 degree k"]
+    covariance: Float[Array, "2 3 3"]
+    correction: Float[Array, "2 3"]
+
+
+def pair_matrix(qa, qb, c) -> Float[Array, "2 2"]:
+    return jnp.stack([jnp.stack([qa, c]), jnp.stack([c, qb])])
+
+
+def begin_tower(start: AbstractStart, d: Degrees, qa, qb, c, covariance, shift) -> Tower:
+    """R_2 = -memory Gamma, in the chaos basis; C = memory Gamma + the upstream covariance."""
+    gamma = wishart(pair_matrix(qa, qb, c), PAIR)
+    memory = jnp.zeros((3, len(d.p), d.order + 1), qa.dtype)
+    if start.memory:
+        # Cov(D, h_j h_k) = Cov(D, :phi phi:) with the monomials rotated into (uu, uv, vv).
+        rotated = -gamma @ second_power(frame(qa, qb, *correlation(qa, qb, c)).b).T
+        memory = memory.at[:, d.second, :3].set(rotated / second_norms(qa.dtype)[None])
+    covariance = start.memory * gamma + covariance
+    return Tower(memory, jnp.stack([covariance] * 2), jnp.stack([shift] * 2))
+
+
+def truncations(d: Degrees) -> np.ndarray:
+    """(2, degree): the full order, and the order less four."""
+    return np.stack([d.p <= d.order, d.p <= d.order - 4]).astype(float)
+
+
+def second_norms(dtype) -> Float[Array, "3"]:
+    """:uu:, :uv:, :vv: over the orthonormal h_2(u), h_1(u) h_1(v), h_2(v)."""
+    return jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], dtype)
+
+
+class Sources(NamedTuple):
+    """Cov(xi, D), Cov(xi, xi) and S on a set of elements, at both truncations."""
+
+    driven: Float[Array, "2 x x"]
+    noise: Float[Array, "2 x x"]
+    shift: Float[Array, "2 x"]
+
+
+def tower_sources(layer: Couplings, tower: Tower, d: Degrees) -> Sources:
+    mask = jnp.asarray(truncations(d), tower.memory.dtype)
+    per_degree = lambda subscripts, *x: jnp.einsum(subscripts, mask, *x)
+    turned = jnp.einsum("my,ypk->mpk", layer.turn, tower.memory)
+    return Sources(
+        driven=per_degree("tp,xpk,ypk->txy", layer.drive, tower.memory),
+        noise=per_degree("tp,xpk,ypk->txy", layer.drive, layer.drive),
+        shift=per_degree("tp,xmpk,mpk->tx", layer.sources, turned)
+        + jnp.einsum("xyz,tyz->tx", layer.curvature, tower.covariance),
+    )
+
+
+def tower_rate(layer: Couplings, pair: PairChaos, tower: Tower, d: Degrees, step: int) -> Tower:
+    """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
+    sources = tower_sources(layer, tower, d)
+    drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
+    memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
+    covariance, correction = kernel_rate(layer.chi, sources, tower.covariance, tower.correction)
+    return Tower(memory + turning(tower.memory, drift, pair.frame.b, step), covariance, correction)
+
+
+def tower_push(here: Couplings, tower: Tower, layer: Layer, turned, d: Degrees, step: int) -> Tower:
+    sources = tower_sources(here, tower, d)
+    memory = layer.skip**2 * tower.memory + layer.scale**2 * (
+        here.drive + jnp.einsum("xy,ypk->xpk", here.chi, tower.memory)
+    )
+    covariance, correction = kernel_push(here.chi, sources, tower.covariance, tower.correction, layer)
+    return Tower(change_basis(memory, turned, step), covariance, correction)
+
+
+def kernel_rate(chi, sources: Sources, covariance, correction) -> tuple[Array, Array]:
+    """dC/dt = M + M^T, M = Cov(xi, D) + chi C, and dK1/dt = chi K1 + S, on any set of elements."""
+    m = sources.driven + chi[None] @ covariance
+    return m + m.mT, correction @ chi.T + sources.shift
+
+
+def kernel_push(chi, sources: Sources, covariance, correction, layer: Layer) -> tuple[Array, Array]:
+    """C and K1 after one layer, on any set of elements."""
+    forth, back = layer.skip**2, layer.scale**2
+    m = sources.driven + chi[None] @ covariance
+    both = sources.driven @ chi[None].mT
+    noise = sources.noise / layer.width + both + both.mT + chi[None] @ covariance @ chi[None].mT
+    return (
+        forth**2 * covariance + forth * back * (m + m.mT) + back**2 * noise,
+        forth * correction + back * (correction @ chi.T + sources.shift),
+    )
+
+
+def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float[Array, "2 3 3"]:
+    """V4 = Gamma + R_2 + R_2^T + C of a residual stream; C, the covariance of the conditional kernel,
+    of a feed-forward network."""
+    if not stream:
+        return tower.covariance
+    gamma = wishart(pair_matrix(qa, qb, c), PAIR)
+    here = frame(qa, qb, *correlation(qa, qb, c))
+    memory = tower.memory[:, d.second, :3] * second_norms(qa.dtype)[None]
+    r2 = memory @ monomials(here.a).T
+    kept = jnp.asarray(truncations(d)[:, d.second], qa.dtype)[:, None, None]
+    return gamma[None] + kept * (r2 + r2.T)[None] + tower.covariance
+
+
+def monomials(a: Float[Array, "2 2"]) -> Float[Array, "3 3"]:
+    """How :phi_i phi_j:, (ij) in (aa, ab, bb), follow from (:uu:, :uv:, :vv:)."""
+    i, j = PAIR
+    return jnp.stack(
+        [a[i, 0] * a[j, 0], a[i, 0] * a[j, 1] + a[i, 1] * a[j, 0], a[i, 1] * a[j, 1]], axis=1
+    )
