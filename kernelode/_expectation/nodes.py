@@ -42,6 +42,14 @@ def line_rule() -> Rule:
 
 
 @functools.lru_cache
+def half_line_rule() -> Rule:
+    """`line_rule` for even functions: the nodes from zero on."""
+    nodes, weights = line_rule()
+    half = len(nodes) // 2
+    return Rule(nodes[half:], np.where(nodes[half:] > 0, 2, 1) * weights[half:])
+
+
+@functools.lru_cache
 def spectral_rule() -> Rule:
     """For Hermite coefficients up to order `TERMS`: dense enough for their oscillation.
 

@@ -11,9 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractActivation, AbstractKinkedActivation, derivatives
+from .._activation.base import (
+    AbstractActivation,
+    AbstractKinkedActivation,
+    AbstractOddActivation,
+    derivatives,
+)
 from .kinked import kinked_rule
-from .nodes import hermite_functions, line_rule
+from .nodes import Rule, half_line_rule, hermite_functions, line_rule
 from .spectrum import trapezoid
 
 
@@ -43,18 +48,18 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
     """The ladder and an error estimate of the same shape."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)
-    rule = line_rule()
+    rule = half_line_rule() if isinstance(activation, AbstractOddActivation) else line_rule()
     square = lambda x: activation(x) ** 2
     x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
     halves = 0.5 ** jnp.arange(order + 1, dtype=q.dtype)[:, None]
     even = derivatives(square, x, 2 * order)[::2]
     value, error = trapezoid(even, rule.weights)
-    return halves * value, halves * (error + _by_parts_gap(even[0], value, q))
+    return halves * value, halves * (error + _by_parts_gap(rule, even[0], value, q))
 
 
-def _by_parts_gap(values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
+def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
     """By how much E[f^(2r)] and E[f He_2r] / q^r differ: the delta functions of kinks not declared."""
-    rule, eps = line_rule(), jnp.finfo(q.dtype).eps
+    eps = jnp.finfo(q.dtype).eps
     polynomials = np.polynomial.hermite_e.hermevander(rule.nodes, 2 * (ladder.shape[0] - 1))[:, ::2]
     weights = jnp.asarray(polynomials * rule.weights[:, None], q.dtype)
     powers = q[None, :] ** jnp.arange(ladder.shape[0], dtype=q.dtype)[:, None]
