@@ -27,11 +27,8 @@ from ._architecture import (
 )
 from ._closure import (
     AbstractClosure as AbstractClosure,
-    FixedGram as FixedGram,
-    GaussianRows as GaussianRows,
     GOnly as GOnly,
     MeanOnly as MeanOnly,
-    RandomCovariance as RandomCovariance,
     WickTower as WickTower,
     WidthMoments as WidthMoments,
 )
@@ -78,6 +75,11 @@ from ._scaling import (
 )
 from ._solution import Solution as Solution
 from ._solve import solve as solve
+from ._start import (
+    FixedGram as FixedGram,
+    GaussianRows as GaussianRows,
+    RandomCovariance as RandomCovariance,
+)
 from ._width import AtWidth as AtWidth
 from ._width_response import (
     ResponseCorrection as ResponseCorrection,

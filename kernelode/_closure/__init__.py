@@ -7,9 +7,3 @@ from .base import (
 from .four_point import WickTower as WickTower
 from .g_only import GOnly as GOnly
 from .mean import MeanOnly as MeanOnly
-from .start import (
-    AbstractStart as AbstractStart,
-    FixedGram as FixedGram,
-    GaussianRows as GaussianRows,
-    RandomCovariance as RandomCovariance,
-)

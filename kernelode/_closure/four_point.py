@@ -27,7 +27,7 @@ from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
-from .start import AbstractStart, GaussianRows, upstream_moments
+from .._start import AbstractStart, GaussianRows, upstream_moments
 from .tower import Sources, kernel_push, kernel_rate, monomials, pair_matrix, second_norms, truncations
 from .wick_tower import WickTowerPairs
 

@@ -32,7 +32,7 @@ from .._kernel import Block, as_block, as_matrix
 from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
 from .drift_derivatives import DriftDerivatives, drift_derivatives
 from .elements import PAIR, all_elements, element_numbers, own_pairs, wick_noise, wishart
-from .start import AbstractStart, GaussianRows, upstream_moments
+from .._start import AbstractStart, GaussianRows, upstream_moments
 
 
 class KernelMoments(eqx.Module):

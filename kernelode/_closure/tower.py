@@ -29,7 +29,7 @@ from .._expectation.chaos import correlation
 from .chaos_basis import Degrees, change_basis, frame, second_power, turning
 from .chaos_couplings import Couplings, PairChaos
 from .elements import PAIR, wishart
-from .start import AbstractStart
+from .._start import AbstractStart
 
 
 class Tower(NamedTuple):

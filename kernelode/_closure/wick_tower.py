@@ -14,7 +14,7 @@ from .base import AbstractMomentClosure, WidthMoments, check_single_layer_blocks
 from .chaos_basis import Degrees, degrees, frame
 from .chaos_couplings import PairChaos, couplings, degree_step, pair_chaos, top_degree
 from .elements import PAIR
-from .start import AbstractStart, upstream_moments
+from .._start import AbstractStart, upstream_moments
 from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
 
 #: Pairs that are treated together: enough to vectorise, few enough for a processor's cache.

@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_real_array
-from .._custom_types import RealLike
+from ._checks import as_real_array
+from ._custom_types import RealLike
 
 
 class AbstractStart(eqx.Module):

@@ -1,0 +1,10 @@
+"""Random networks of finite width: what the theory is checked against."""
+
+from .._start import FixedGram as FixedGram, GaussianRows as GaussianRows
+from ._budget import AbsoluteError as AbsoluteError, RelativeError as RelativeError
+from ._ensemble import Ensemble as Ensemble, Extrapolation as Extrapolation, extrapolate as extrapolate
+from ._estimates import Estimates as Estimates
+from ._measured import Measured as Measured
+from ._network import Data as Data
+from ._sample import sample as sample
+from ._sampler import BlockLaw as BlockLaw, RealWeights as RealWeights

@@ -1,0 +1,90 @@
+"""Batches on all local devices, in order, and the bins that their sums go into."""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ._batch import Draw, run_batch
+
+#: Sums are kept in this many bins, whose scatter gives the errors.
+BINS = 64
+
+#: Of each bin: the number of networks, and sums by name.
+Bins = list[tuple[int, dict[str, np.ndarray]]]
+
+
+def batches(draw: Draw, key, first: int, last: float) -> Iterator[dict[str, np.ndarray]]:
+    """Sums of the batches `first`, ..., `last` - 1, in order. Batch i has the key fold_in(key, i) wherever
+    it runs; while one round is handed out, the next is under way."""
+    mesh = Mesh(np.array(jax.local_devices()), ("device",))
+
+    def launch(start: int):
+        keys = jax.numpy.stack([jr.fold_in(key, start + place) for place in range(mesh.size)])
+        return _round(draw, jax.device_put(keys, NamedSharding(mesh, PartitionSpec("device"))), mesh)
+
+    ahead = launch(first) if first < last else None
+    for start in _count(first, mesh.size):
+        if start >= last:
+            return
+        current = ahead
+        ahead = launch(start + mesh.size) if start + mesh.size < last else None
+        sums = jax.tree.map(np.asarray, current)
+        for place in range(min(mesh.size, int(min(last - start, mesh.size)))):
+            yield {name: values[place] for name, values in sums.items()}
+
+
+def _count(start: int, step: int) -> Iterator[int]:
+    while True:
+        yield start
+        start += step
+
+
+@eqx.filter_jit
+def _round(draw: Draw, keys, mesh: Mesh):
+    arrays, static = eqx.partition(draw, eqx.is_array)
+
+    def one(arrays, keys):
+        sums = run_batch(eqx.combine(arrays, static), keys[0])
+        return jax.tree.map(lambda x: x[None], sums)
+
+    everywhere, apart = PartitionSpec(), PartitionSpec("device")
+    return jax.shard_map(
+        one, mesh=mesh, in_specs=(everywhere, apart), out_specs=apart, check_vma=False
+    )(arrays, keys)
+
+
+def add(bins: Bins, batch: int, sums: dict[str, np.ndarray]) -> None:
+    """Add the sums of the next batch of so many networks to its bin, in float64.
+
+    By one assignment, so that an interruption finds whole batches; in the order of batches, so that a
+    resumed run repeats every rounding.
+    """
+    index = done(bins, batch) % BINS
+    count, before = bins[index]
+    plus = lambda name, x: before[name] + x if count else x.astype(np.float64)
+    bins[index] = (count + batch, {name: plus(name, values) for name, values in sums.items()})
+
+
+def done(bins: Bins, batch: int) -> int:
+    """How many batches are in the bins."""
+    return sum(count for count, _ in bins) // batch
+
+
+def stacked(bins: Bins) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Counts (bins,) and sums (bins, ...)."""
+    counts = np.array([count for count, _ in bins], np.int64)
+    shapes = {name: values.shape for name, values in bins[0][1].items()}
+    pick = lambda sums, name: sums.get(name, np.zeros(shapes[name]))
+    return counts, {name: np.stack([pick(sums, name) for _, sums in bins]) for name in shapes}
+
+
+def unstacked(counts: np.ndarray, sums: dict[str, np.ndarray]) -> Bins:
+    """The inverse of `stacked`."""
+    return [
+        (int(count), {name: values[i] for name, values in sums.items()} if count else {})
+        for i, count in enumerate(counts)
+    ]

@@ -1,0 +1,180 @@
+"""`sample`: an ensemble of random networks, drawn until it is enough, with what is done kept safe."""
+
+import math
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+
+from .._architecture import AbstractArchitecture
+from .._checks import positive_integer
+from .._custom_types import RealLike
+from .._start import FixedGram, GaussianRows
+from ._budget import AbstractGoal
+from ._ensemble import Ensemble
+from ._network import Data
+from ._progress import reporting
+from ._rounds import BINS, Bins, add, batches, done, stacked, unstacked
+from ._sampler import AbstractSampler, BlockLaw
+from ._setup import prepare
+
+_CHECKPOINT_SECONDS = 20.0
+
+
+def sample(
+    network: AbstractArchitecture,
+    inputs: RealLike | Data,
+    *,
+    width: int,
+    key,
+    samples: int | None = None,
+    until: AbstractGoal | None = None,
+    max_seconds: float | None = None,
+    layers: Sequence[int] | None = None,
+    sampler: AbstractSampler | None = None,
+    start: GaussianRows | FixedGram | None = None,
+    control: bool | None = None,
+    pairs: bool = False,
+    responses: bool = False,
+    tangent_kernel: bool = False,
+    batch: int | None = None,
+    dtype: Any = None,
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool | Callable[[int], None] = False,
+) -> Ensemble:
+    """Draw random networks of finite width and measure their kernels, with standard errors.
+
+    Runs on all local devices; which networks are drawn depends on `key` and `batch` alone, not on the devices.
+    Ctrl-C ends the run, with a warning, and returns what was measured so far.
+
+    **Arguments**
+
+    - `network`: a `ResNet` or an `MLP`. Other variances and scales do not compile again.
+    - `inputs`: K^0, the kernel of h^0, shape (N, N); or `Data(x)`.
+    - `width`: n.
+    - `key`: a key such as `jax.random.key(0)`.
+    - `samples`: how many networks; rounded up to whole batches.
+    - `until`: a precision to end at, such as `RelativeError(1e-3)`.
+    - `max_seconds`: end after this time. The first of the three that is reached ends the run.
+    - `layers`: increasing layer numbers to measure, of 0 .. depth; by default the last.
+    - `sampler`: `BlockLaw()` (default) or `RealWeights()`.
+    - `start`: `GaussianRows()` (default), what a Gaussian read-in makes, or `FixedGram()`: h^0 of random
+        orientation with h^0 h^0^T / n = K^0.
+    - `control`: run a non-interacting reference on the same normals, for smaller errors. By default wherever
+        it is possible: with `BlockLaw` and one layer a block.
+    - `pairs`: covariances within pairs of inputs only, O(N^2) in place of O(N^4).
+    - `responses`: derivatives by K^0 too, along the paths of the networks. Needs K^0 of full rank.
+    - `tangent_kernel`: the neural tangent kernel too. Needs `RealWeights`.
+    - `batch`: networks drawn at once; by default what suits the cache.
+    - `dtype`: of the samples; by default that of the inputs. Batches are added up in float64.
+    - `checkpoint`: a .npz file, written every 20 seconds and at the end. If it exists, the run that
+        wrote it goes on, bit by bit as if it had never ended.
+    - `progress`: show a bar, or call a function with the number of networks so far.
+
+    **Returns** an `Ensemble`.
+
+    **Raises** `ValueError` or `TypeError`, naming the argument, for wrong values, sizes that do not fit
+    into memory, and a checkpoint of a different run.
+    """
+    if samples is None and until is None and max_seconds is None:
+        raise ValueError("One of `samples`, `until` and `max_seconds` must say when to end.")
+    if samples is not None and positive_integer("samples", samples) < 8:
+        raise ValueError(f"`samples` must be at least 8 for an estimate of errors, got {samples}.")
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"`max_seconds` must be positive, got {max_seconds!r}.")
+    if until is not None and not isinstance(until, AbstractGoal):
+        raise TypeError(f"`until` must be a goal such as `RelativeError(1e-3)`, got {until!r}.")
+    path = None if checkpoint is None else _checked_path(checkpoint)
+    previous = Ensemble.load(path) if path is not None and path.exists() else None
+    if previous is not None and batch is None:
+        batch = previous.configuration["batch"]
+    draw, empty = prepare(
+        network,
+        inputs,
+        key,
+        width=width,
+        samples=samples,
+        layers=layers,
+        sampler=BlockLaw() if sampler is None else sampler,
+        start=GaussianRows() if start is None else start,
+        control=control,
+        pairs=pairs,
+        responses=responses,
+        tangent_kernel=tangent_kernel,
+        batch=batch,
+        dtype=dtype,
+    )
+    bins: Bins = [(0, {})] * BINS
+    if previous is not None:
+        _check_same(previous, empty, path)
+        bins = unstacked(previous.counts, previous.sums)
+
+    size = draw.plan.batch
+    last = math.inf if samples is None else -(-samples // size)
+    began = saved = time.monotonic()
+    looked = done(bins, size)
+    ended = "samples"
+    try:
+        with reporting(progress, samples) as report:
+            for sums in batches(draw, key, done(bins, size), last):
+                add(bins, size, sums)
+                number, now = done(bins, size), time.monotonic()
+                report(size * number)
+                if max_seconds is not None and now - began > max_seconds and number > 1:
+                    ended = "time"
+                    break
+                # Errors are looked at when there are a quarter more networks.
+                if until is not None and 4 * number >= 5 * looked + 4:
+                    looked = number
+                    if until.reached(_filled(empty, bins, ended)):
+                        ended = "precision"
+                        break
+                if path is not None and now - saved > _CHECKPOINT_SECONDS:
+                    _write(_filled(empty, bins, "interrupted"), path)
+                    saved = now
+    except KeyboardInterrupt:
+        if done(bins, size) < 8:
+            raise
+        ended = "interrupted"
+        warnings.warn(f"Interrupted: {size * done(bins, size):,} networks are returned.", stacklevel=2)
+    found = _filled(empty, bins, ended)
+    if path is not None:
+        _write(found, path)
+    return found
+
+
+def _filled(empty: Ensemble, bins: Bins, ended: str) -> Ensemble:
+    counts, sums = stacked(bins)
+    where = lambda e: (e.counts, e.sums, e.ended)
+    return eqx.tree_at(where, empty, (counts, sums, ended), is_leaf=lambda x: x is empty.sums)
+
+
+def _checked_path(checkpoint) -> pathlib.Path:
+    path = pathlib.Path(checkpoint)
+    if path.suffix != ".npz":
+        raise ValueError(f"`checkpoint` must end in .npz, got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"`checkpoint`: there is no folder {str(path.parent)!r}.")
+    return path
+
+
+def _check_same(previous: Ensemble, now: Ensemble, path) -> None:
+    mine, theirs = previous.configuration, now.configuration
+    differing = [k for k in theirs if k != "versions" and mine.get(k) != theirs[k]]
+    if differing:
+        raise ValueError(
+            f"`checkpoint` {path} is of another run, which differs in: {', '.join(differing)}."
+        )
+
+
+def _write(ensemble: Ensemble, path: pathlib.Path) -> None:
+    """A disk that is full must not cost what is in memory: a warning, and the older file stays."""
+    try:
+        ensemble.save(path)
+    except OSError as error:
+        message = f"The checkpoint {path} could not be written ({error.strerror}): the run goes on without."
+        warnings.warn(message, stacklevel=3)

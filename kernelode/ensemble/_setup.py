@@ -1,0 +1,209 @@
+"""From what a user asks for to a run: every check that can be made before a network is drawn."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._checks import is_concrete, positive_integer
+from .._kernel import cast, checked_kernel
+from .._start import FixedGram, GaussianRows
+from ._batch import Draw
+from ._describe import describe
+from ._elements import elements_of
+from ._ensemble import Ensemble, versions
+from ._factor import row_factor
+from ._memory import check_memory
+from ._network import Data
+from ._plan import Plan
+from ._reference import positive_factor, reference_chain
+from ._rounds import BINS
+from ._sampler import AbstractSampler
+
+#: Numbers of one input in a batch, if its size is left to us: a few such arrays stay in the cache.
+_IN_CACHE = 2**14
+
+
+def prepare(
+    network: AbstractArchitecture,
+    inputs,
+    key,
+    *,
+    width: int,
+    samples: int | None,
+    layers: Sequence[int] | None,
+    sampler: AbstractSampler,
+    start: GaussianRows | FixedGram,
+    control: bool | None,
+    pairs: bool,
+    responses: bool,
+    tangent_kernel: bool,
+    batch: int | None,
+    dtype: Any,
+) -> tuple[Draw, Ensemble]:
+    """The compiled function's arguments, and an ensemble without networks. See `sample`."""
+    _check_types(network, inputs, key, sampler, start)
+    data = inputs if isinstance(inputs, Data) else None
+    kernel = checked_kernel(inputs if data is None else network.read_in(data.x), "inputs")
+    count = kernel.shape[0]
+    dtype = kernel.dtype if dtype is None else jnp.dtype(dtype)
+    possible = sampler.coupled and network.layers_per_block == 1
+    if control and not possible:
+        raise ValueError("`control=True` needs `BlockLaw()` and one layer a block.")
+    if tangent_kernel and sampler.coupled:
+        raise ValueError("`tangent_kernel=True` needs weights: pass `sampler=RealWeights()`.")
+    width = positive_integer("width", width)
+    widths = _widths(network, width)
+    fixed_gram = isinstance(start, FixedGram)
+    if fixed_gram and data is not None:
+        raise ValueError("`FixedGram()` fixes the kernel of h^0: pass that kernel, not `Data`.")
+    if fixed_gram and width < count:
+        raise ValueError(f"With `FixedGram()` `width` must be at least {count}; got {width}.")
+    if fixed_gram and not isinstance(network, AbstractResidualNetwork):
+        raise ValueError("`FixedGram()` is a start of residual networks.")
+    plan = Plan(
+        inputs=count,
+        width=width,
+        neurons=max(widths),
+        batch=_batch(batch, sampler, count, max(widths), samples),
+        layers=_checked_layers(layers, network.depth),
+        pairs=pairs,
+        controlled=possible if control is None else bool(control),
+        responses=responses,
+        tangent_kernel=tangent_kernel,
+        fixed_gram=fixed_gram,
+        dtype=dtype.name,
+    )
+    _check_sizes(plan, sampler, network)
+    elements = elements_of(count, pairs=pairs)
+    chain = reference_chain(network, np.asarray(kernel), elements)
+    if not all(np.all(np.isfinite(x)) for x in chain):
+        raise ValueError("The mean kernel overflows: reduce the residual scale, depth or variances.")
+    factor = _start_factor(kernel)
+    literal = data is not None and not sampler.coupled
+    draw = Draw(
+        network=cast(network, dtype),
+        sampler=sampler,
+        start=Data(jnp.asarray(data.x, dtype)) if literal else jnp.asarray(factor, dtype),
+        tangents=jnp.asarray(_tangents(factor), dtype) if responses else None,
+        widths=jnp.asarray(widths, dtype),
+        reference=jax.tree.map(lambda x: jnp.asarray(x, dtype), chain),
+        plan=plan,
+    )
+    if literal and responses:
+        raise ValueError("`responses=True` changes K^0: pass a kernel, not `Data`, with `RealWeights()`.")
+    here = list(plan.layers)
+    configuration = {
+        "network": describe(network),
+        "kernel": np.asarray(kernel).astype(float).tolist(),
+        "sampler": type(sampler).__name__,
+        "read_in": describe(np.asarray(data.x)) if literal else None,
+        "widths": list(widths),
+        "key": {"impl": str(jax.random.key_impl(key)), "data": jax.random.key_data(key).tolist()},
+        **plan._asdict(),
+        "layers": here,
+        "versions": versions(),
+    }
+    empty = Ensemble(
+        configuration=configuration,
+        ts=_depths(network)[here],
+        reference_kernel=chain.kernel[here],
+        reference_moment=chain.moment[here],
+        counts=np.zeros(BINS, np.int64),
+        sums={},
+        ended="interrupted",
+    )
+    return draw, empty
+
+
+def _check_types(network, inputs, key, sampler, start) -> None:
+    if not isinstance(network, AbstractArchitecture):
+        raise TypeError(f"`network` must be a `ResNet` or an `MLP`, got {network!r}.")
+    if not isinstance(sampler, AbstractSampler):
+        raise TypeError(f"`sampler` must be `BlockLaw()` or `RealWeights()`, got {sampler!r}.")
+    if not isinstance(start, GaussianRows | FixedGram):
+        raise TypeError(f"`start` must be `GaussianRows()` or `FixedGram()`, got {start!r}.")
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
+        raise TypeError(f"`key` must be a key such as `jax.random.key(0)`, got {key!r}.")
+    if not all(is_concrete(leaf) for leaf in jax.tree.leaves((network, inputs))):
+        raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
+
+
+def _checked_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    if layers is None:
+        return (depth,)
+    chosen = tuple(int(layer) for layer in layers)
+    increasing = all(before < after for before, after in zip(chosen, chosen[1:]))
+    if not chosen or not increasing or chosen[0] < 0 or chosen[-1] > depth:
+        raise ValueError(
+            f"`layers` must be increasing numbers between 0 and the depth, {depth}; got {layers!r}."
+        )
+    return chosen
+
+
+def _widths(network: AbstractArchitecture, width: int) -> tuple[int, ...]:
+    """n_l of layers 0 .. depth."""
+    relative = [*np.asarray(network.layers().width, float), float(network.last_width)]
+    widths = [round(width * float(r), 6) for r in relative]
+    wrong = [w for w in widths if w != round(w) or w < 1]
+    if wrong:
+        raise ValueError(
+            f"`width` = {width} times `relative_width` must be whole numbers; got {wrong[0]:g} neurons."
+        )
+    return tuple(int(w) for w in widths)
+
+
+def _batch(batch, sampler: AbstractSampler, inputs: int, neurons: int, samples: int | None) -> int:
+    if batch is not None:
+        return positive_integer("batch", batch)
+    fitting = max(1, 6 * _IN_CACHE // sampler.numbers(1, neurons))
+    # Enough batches for every bin: errors come from the scatter of bins.
+    return fitting if samples is None else min(fitting, -(-samples // BINS))
+
+
+def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractArchitecture) -> None:
+    """Refuse what does not fit into memory."""
+    count = plan.inputs * (plan.inputs + 1) // 2
+    per_network = sampler.numbers(plan.inputs, plan.neurons)
+    per_network += (4 * count + 2 * plan.inputs) * plan.neurons * plan.controlled
+    per_network *= 3 if plan.responses else 1
+    if plan.tangent_kernel:
+        per_network += 3 * network.depth * network.layers_per_block * plan.inputs * plan.neurons
+    needed = 1.5 * per_network * plan.batch * np.dtype(plan.dtype).itemsize
+    what = f"{plan.batch} networks at once, of {plan.inputs} inputs and width {plan.neurons},"
+    check_memory(needed, what, "Reduce `batch`, `width` or the number of inputs.")
+    seconds = 18 * count if plan.pairs else 2 * count**2
+    statistics = 8.0 * (BINS + 2) * len(plan.layers) * seconds * (3 if plan.controlled else 1)
+    check_memory(
+        2 * statistics,
+        f"Covariances of {count} kernel elements at {len(plan.layers)} layers",
+        "Measure fewer `layers`" + (" or inputs." if plan.pairs else ", or pass `pairs=True`."),
+    )
+
+
+def _start_factor(kernel) -> np.ndarray:
+    """Lower triangular A with A A^T = K^0, in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(positive_factor(jnp.asarray(np.asarray(kernel), jnp.float64)))
+
+
+def _tangents(factor: np.ndarray) -> np.ndarray:
+    """Changes of A when all variances, or all covariances, of A A^T change by one:
+    dA = A Phi(A^-1 dK A^-T), Phi the lower triangle with half the diagonal."""
+    own = np.diagonal(factor)
+    if np.min(own) <= 1e-6 * np.max(own):
+        raise ValueError("`responses=True` needs `inputs` of full rank: their paths are differentiated.")
+    inverse = np.linalg.inv(factor)
+    one = np.eye(len(factor))
+    changes = [inverse @ change @ inverse.T for change in (one, 1 - one)]
+    return np.stack([factor @ (np.tril(x, -1) + np.diag(np.diagonal(x)) / 2) for x in changes])
+
+
+def _depths(network: AbstractArchitecture) -> np.ndarray:
+    """t = sum of rho_l^2, or layer numbers."""
+    if not isinstance(network, AbstractResidualNetwork):
+        return np.arange(network.depth + 1, dtype=float)
+    return np.concatenate([[0.0], np.cumsum(np.asarray(network.layers().scale, float) ** 2)])
