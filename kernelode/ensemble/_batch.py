@@ -21,7 +21,7 @@ from jaxtyping import Array
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from ._elements import Elements, elements_of
 from ._factor import apply_factor
-from ._network import Data, Transition, block, first_layer, layer_weights, read_in
+from ._network import Data, Transition, block, first_layer, layer_weights, present, read_in
 from ._plan import Plan
 from ._reference import Reference
 from ._sampler import AbstractSampler
@@ -167,8 +167,8 @@ def _sigma_deviations(draw: Draw, h, reference: Reference, width):
     deviation = _deviations(draw.elements, values, reference.moment)
     if draw.residual:
         return deviation
-    mask = (jnp.arange(plan.neurons) < width) * (plan.neurons / width)
-    return deviation * mask.astype(deviation.dtype)[None, None, :]
+    weight = present(plan, width) * (plan.neurons / width)
+    return deviation * weight[None, None, :]
 
 
 def _sigma_response(draw: Draw, state: State, reference: Reference, width):

@@ -42,8 +42,13 @@ class Transition(NamedTuple):
 
 def layer_weights(network: AbstractArchitecture, plan: Plan, width: Float[Array, ""]) -> Weights:
     """The law of weights that read the first `width` of the simulated neurons."""
-    mask = (jnp.arange(plan.neurons) < width).astype(plan.dtype)
+    mask = present(plan, width)
     return Weights(network.weight_variance, network.bias_variance, width, mask)
+
+
+def present(plan: Plan, width: Float[Array, ""]) -> Float[Array, " neuron"]:
+    """One for the first `width` of the simulated neurons, zero for the others."""
+    return (jnp.arange(plan.neurons, dtype=plan.dtype) < width).astype(plan.dtype)
 
 
 def block(network, sampler: AbstractSampler, weights: Weights, h: Neurons, key):

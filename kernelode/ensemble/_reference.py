@@ -58,7 +58,7 @@ def reference_chain(
 def positive_factor(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Lower triangular A with A A^T = `matrix`, positive semidefinite to rounding."""
     values, vectors = jnp.linalg.eigh(matrix)
-    return row_factor(vectors * jnp.sqrt(jnp.maximum(values, 0)), jnp.zeros((), matrix.dtype))[0]
+    return row_factor(vectors * jnp.sqrt(jnp.maximum(values, 0))[None], jnp.zeros((), matrix.dtype))[0]
 
 
 @eqx.filter_jit

@@ -24,7 +24,7 @@ from ._rounds import BINS
 from ._sampler import AbstractSampler
 
 #: Numbers of one input in a batch, if its size is left to us: a few such arrays stay in the cache.
-_IN_CACHE = 2**14
+_IN_CACHE = 2**15
 
 
 def prepare(
