@@ -1,6 +1,6 @@
 """Kernels, responses and residual scaling of wide, deep networks at initialisation, in JAX."""
 
-from . import baselines as baselines
+from . import baselines as baselines, ensemble as ensemble
 from ._activation import (
     GELU as GELU,
     AbstractActivation as AbstractActivation,
@@ -32,6 +32,7 @@ from ._closure import (
     WickTower as WickTower,
     WidthMoments as WidthMoments,
 )
+from ._compare import Comparison as Comparison, compare as compare
 from ._diagnostics import (
     ClosureResidual as ClosureResidual,
     ClosureValidity as ClosureValidity,

@@ -5,8 +5,8 @@ mean kernel, and the linear response d_i of the kernel to each of them,
 
     phi' = alpha phi + rho A0 z,      d'_ab = alpha^2 d_ab + rho^2 [C_W (f_ab(phi) - E f_ab) + DQ[d]_ab],
 
-f_ab = sigma(phi_a) sigma(phi_b). A neuron's part in the kernel is x_ab = phi_a phi_b - K0_ab + d_ab (without
-the first two in a feed-forward network). Neurons are independent and E x = 0, exactly; the mean of x over
+f_ab = sigma(phi_a) sigma(phi_b). A neuron's part in the kernel is x_ab = phi_a phi_b - K0_ab + d_ab; in a
+feed-forward network d_ab alone. Neurons are independent and E x = 0, exactly; the mean of x over
 neurons, `lin`, is the fluctuation dG of the kernel to leading order. So n Cov(lin) = Cov(x) is the limit
 of n Cov(G, G), and dG - lin has the mean of dG (docs/ensembles.md).
 """
@@ -56,19 +56,26 @@ class Draw(eqx.Module):
         return elements_of(self.plan.inputs, pairs=self.plan.pairs)
 
 
+class Companion(eqx.Module):
+    """The reference neurons phi, (inputs, batch, neurons), and the response d of the kernel to each,
+    (element, batch, neurons)."""
+
+    free: Array
+    response: Array
+
+
 class State(eqx.Module):
     """A batch of networks at one layer.
 
     - `h`: preactivations, (inputs, batch, neurons).
     - `kernel`: of a feed-forward network: the deviation from K0 of the covariance of h given the weights
         before, (element, batch).
-    - `free`, `response`: the reference neurons phi and the response d to each.
+    - `companion`: their reference, if there is one.
     """
 
     h: Array
     kernel: Array | None
-    free: Array | None
-    response: Array | None
+    companion: Companion | None
 
 
 def run_batch(draw: Draw, key) -> Sums:
@@ -128,11 +135,11 @@ def _first(draw: Draw, start, key) -> State:
         h, free = first_layer(plan, start, key)
     kernel = None if draw.residual else jnp.zeros((elements.count, plan.batch), h.dtype)
     if not plan.controlled:
-        return State(h, kernel, None, None)
+        return State(h, kernel, None)
     response = jnp.zeros((elements.count, plan.batch, plan.neurons), h.dtype)
     if plan.fixed_gram:  # the kernel does not fluctuate: d cancels what the reference does
         response = -_deviations(elements, free, draw.reference.kernel[0])
-    return State(h, kernel, free, response)
+    return State(h, kernel, Companion(free, response))
 
 
 def _next(draw: Draw, state: State, reference: Reference, transition: Transition, key) -> State:
@@ -145,14 +152,15 @@ def _next(draw: Draw, state: State, reference: Reference, transition: Transition
     if not draw.residual:
         deviation = _sigma_deviations(draw, state.h, reference, width)
         kernel = draw.network.weight_variance * jnp.mean(deviation, axis=-1)
-    if not draw.plan.controlled:
-        return State(h, kernel, None, None)
+    before = state.companion
+    if before is None or z is None:
+        return State(h, kernel, None)
     batched = jnp.broadcast_to(reference.factor[:, :, None], (*reference.factor.shape, draw.plan.batch))
     moved = apply_factor(batched, z)
-    free = layer.skip * state.free + layer.scale * moved if draw.residual else moved
-    source = draw.network.weight_variance * _sigma_response(draw, state, reference, width)
-    response = layer.skip**2 * state.response + layer.scale**2 * source if draw.residual else source
-    return State(h, kernel, free, response)
+    free = layer.skip * before.free + layer.scale * moved if draw.residual else moved
+    source = draw.network.weight_variance * _sigma_response(draw, before, reference, width)
+    response = layer.skip**2 * before.response + layer.scale**2 * source if draw.residual else source
+    return State(h, kernel, Companion(free, response))
 
 
 def _deviations(elements: Elements, h, kernel):
@@ -171,12 +179,12 @@ def _sigma_deviations(draw: Draw, h, reference: Reference, width):
     return deviation * weight[None, None, :]
 
 
-def _sigma_response(draw: Draw, state: State, reference: Reference, width):
+def _sigma_response(draw: Draw, companion: Companion, reference: Reference, width):
     """f_ab(phi) - E f_ab + DE f[d]_ab of every neuron."""
-    deviation = _sigma_deviations(draw, state.free, reference, width)
+    deviation = _sigma_deviations(draw, companion.free, reference, width)
     aa, ab, bb = draw.elements.triple.T
     slope = reference.slope[:, :, None, None]
-    d = state.response
+    d = companion.response
     return deviation + slope[:, 0] * d[aa] + slope[:, 1] * d[ab] + slope[:, 2] * d[bb]
 
 
@@ -194,12 +202,13 @@ def _measure(draw: Draw, state: State, reference: Reference, width) -> Sums:
     sigma = jnp.mean(_sigma_deviations(draw, state.h, reference, width), axis=-1)
     y = jnp.concatenate([kernel, sigma])
     sums = {"y": jnp.sum(y, axis=1), "yy": _seconds(elements, y), "yyy": jnp.sum(kernel**3, axis=1)}
-    if not draw.plan.controlled:
+    companion = state.companion
+    if companion is None:
         return sums
-    x = state.response
+    x = companion.response
     if draw.residual:
-        x = x + _deviations(elements, state.free, reference.kernel)
-    x = jnp.concatenate([x, _sigma_response(draw, state, reference, width)])
+        x = x + _deviations(elements, companion.free, reference.kernel)
+    x = jnp.concatenate([x, _sigma_response(draw, companion, reference, width)])
     lin = jnp.mean(x, axis=-1)
     neurons = _seconds(elements, x.reshape(x.shape[0], -1)) / x.shape[-1] ** 2
     return sums | {"l": jnp.sum(lin, axis=1), "ll": _seconds(elements, lin), "xx": neurons}

@@ -38,5 +38,5 @@ def _restore(description: Any) -> Any:
     name, fields = description["type"], description["fields"]
     cls = getattr(_architecture, name, None) or getattr(_activation, name, None)
     if cls is None or fields is None:
-        raise ValueError(f"A network with {name!r} cannot be rebuilt from its description: build it again.")
+        raise ValueError(f"A network with {name!r} cannot be rebuilt from its description.")
     return cls(**{key: _restore(value) for key, value in fields.items()})

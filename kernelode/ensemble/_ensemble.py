@@ -153,7 +153,7 @@ class Ensemble(eqx.Module):
             "counts": self.counts,
             **{f"sums_{name}": values for name, values in self.sums.items()},
         }
-        write_whole(pathlib.Path(path), lambda file: np.savez(file, **arrays))
+        write_whole(pathlib.Path(path), lambda file: np.savez(file, **arrays))  # pyright: ignore
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Ensemble":
@@ -212,7 +212,7 @@ class Ensemble(eqx.Module):
 
 
 class Extrapolation(eqx.Module):
-    """n to infinity from two widths, n_2 f(n_2) - n_1 f(n_1) over n_2 - n_1, whose error is of order 1/n^2."""
+    """n to infinity from two widths, [n_2 f(n_2) - n_1 f(n_1)] / (n_2 - n_1), right to order 1/n^2."""
 
     first: Ensemble
     second: Ensemble
@@ -253,7 +253,7 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
 
     **Raises** `ValueError` if the two differ in anything but width, samples and key, or not in width.
     """
-    free = (*_OF_THE_RUN, "width", "widths", "batch")
+    free = (*_OF_THE_RUN, "width", "widths", "neurons", "batch")
     mine, theirs = first.configuration, second.configuration
     differing = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
     if differing:

@@ -105,7 +105,7 @@ class Estimates(eqx.Module):
 
     @property
     def read_out_response_off_diagonal(self) -> Measured:
-        """chi_out, d E[G_out,ab] / d K^0_ab at fixed variances, a != b; (layers, N, N), zero for a = b."""
+        """chi_out, d E[G_out,ab] / d K^0_ab at fixed variances; (layers, N, N), zero for a = b."""
         factor = self.output_weight_variance
         return self._response(1, 1).map(lambda x: factor * self._off_diagonal(x))
 
@@ -131,7 +131,9 @@ class Estimates(eqx.Module):
         needed = {"response": "responses=True", "xx": "control=True"}
         for name in names:
             if name not in self.sums:
-                raise ValueError(f"This was not measured: `sample` needs `{needed.get(name, 'tangent_kernel=True')}`.")
+                raise ValueError(
+                    f"This was not measured: `sample` needs `{needed.get(name, 'tangent_kernel=True')}`."
+                )
         return {name: self.sums[name] for name in names}
 
     def _part(self, values: np.ndarray, which: int, size: int) -> np.ndarray:

@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 def row_factor(
     rows: Float[Array, "inputs *batch n"], constant: Float[Array, ""]
 ) -> tuple[Float[Array, "inputs inputs *batch"], Float[Array, "inputs *batch n"]]:
-    """Lower triangular A with A A^T = rows rows^T + constant 1 1^T, and the orthonormal rows it refers to.
+    """Lower triangular A with A A^T = rows rows^T + constant 1 1^T, and the orthonormal rows behind it.
 
     Gram-Schmidt on the rows, to which a common entry sqrt(constant) is appended. A Cholesky factor
     of the Gram matrix would know small distances between inputs to half of the digits only; here equal,
-    parallel and dead (zero) inputs come out exactly, and nothing is added to the diagonal: a row that lies
-    in the span of those before it, to rounding, gets a zero in its own column.
+    parallel and dead (zero) inputs come out exactly, and nothing is added to the diagonal: a row in the
+    span of those before it, to rounding, gets a zero in its own column.
     """
     count, dtype = rows.shape[0], rows.dtype
     rounding = 16 * count * jnp.finfo(dtype).eps

@@ -76,7 +76,9 @@ def first_layer(plan: Plan, factor: Float[Array, "inputs inputs"], key) -> tuple
     return plan.width**0.5 * apply_factor(spread, frame), gaussian
 
 
-def read_in(network: AbstractArchitecture, plan: Plan, x: Float[Array, "inputs features"], key) -> Neurons:
+def read_in(
+    network: AbstractArchitecture, plan: Plan, x: Float[Array, "inputs features"], key
+) -> Neurons:
     """h^0 = W_in x + b_in with real weights."""
     for_weights, for_biases = jr.split(key)
     features = x.shape[1]

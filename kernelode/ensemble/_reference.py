@@ -1,9 +1,9 @@
 """The non-interacting chain that a finite network fluctuates about: neurons that see the mean kernel.
 
-Its neurons are independent Gaussian chains with the kernel K0 of infinite width. K0^l, E f, f = sigma sigma,
+Its neurons are independent Gaussian chains with the kernel K0 of infinite width. K0, E f (f = sigma sigma)
 and dE f/dK are integrated here, in float64, by a rule of its own: an ensemble shares no integral with the
-theory that it judges. (Composite Gauss-Legendre in both variables of phi_a = A11 u, phi_b = A21 u + A22 v,
-split where sigma has kinks.)
+theory that it judges. (Gauss-Legendre in both variables of phi_a = A11 u, phi_b = A21 u + A22 v, in
+panels between the kinks of sigma.)
 """
 
 from typing import NamedTuple
@@ -85,7 +85,8 @@ def _chain(network, start, columns, inputs: int) -> Reference:
         return following, Reference(k, moment, slope, factor)
 
     last, chain = jax.lax.scan(step, start, network.layers())
-    end = Reference(last, *moments(last), positive_factor(affine(moments(last)[0])[square]))
+    moment, slope = moments(last)
+    end = Reference(last, moment, slope, positive_factor(affine(moment)[square]))
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), chain, end)
 
 
@@ -99,8 +100,8 @@ def kinks_of(activation: AbstractActivation) -> tuple[float, ...]:
 def pair_integrals(activation: AbstractActivation, qa, qb, c) -> tuple[Array, Array]:
     """E f and dE f / d(K_aa, K_ab, K_bb), f = sigma(phi_a) sigma(phi_b), for one pair.
 
-    The derivatives are moments of f with second Hermite polynomials (integration by parts), so that none of
-    sigma is needed. A second input that is parallel to the first has no direction of its own.
+    The derivatives are moments of f with second Hermite polynomials (integration by parts): none of sigma
+    is needed. A second input that is parallel to the first has no direction of its own.
     """
     kinks = kinks_of(activation)
     a11 = jnp.sqrt(qa)

@@ -18,8 +18,8 @@ Bins = list[tuple[int, dict[str, np.ndarray]]]
 
 
 def batches(draw: Draw, key, first: int, last: float) -> Iterator[dict[str, np.ndarray]]:
-    """Sums of the batches `first`, ..., `last` - 1, in order. Batch i has the key fold_in(key, i) wherever
-    it runs; while one round is handed out, the next is under way."""
+    """Sums of the batches `first`, ..., `last` - 1, in order. Batch i has the key fold_in(key, i) on
+    whatever device it runs; while one round is handed out, the next is under way."""
     mesh = Mesh(np.array(jax.local_devices()), ("device",))
 
     def launch(start: int):
@@ -52,9 +52,9 @@ def _round(draw: Draw, keys, mesh: Mesh):
         return jax.tree.map(lambda x: x[None], sums)
 
     everywhere, apart = PartitionSpec(), PartitionSpec("device")
-    return jax.shard_map(
-        one, mesh=mesh, in_specs=(everywhere, apart), out_specs=apart, check_vma=False
-    )(arrays, keys)
+    return jax.shard_map(one, mesh=mesh, in_specs=(everywhere, apart), out_specs=apart, check_vma=False)(
+        arrays, keys
+    )
 
 
 def add(bins: Bins, batch: int, sums: dict[str, np.ndarray]) -> None:

@@ -48,7 +48,7 @@ def sample(
 ) -> Ensemble:
     """Draw random networks of finite width and measure their kernels, with standard errors.
 
-    Runs on all local devices; which networks are drawn depends on `key` and `batch` alone, not on the devices.
+    Runs on all local devices; which networks are drawn depends on `key` and `batch`, not on the devices.
     Ctrl-C ends the run, with a warning, and returns what was measured so far.
 
     **Arguments**
@@ -64,8 +64,8 @@ def sample(
     - `sampler`: `BlockLaw()` (default) or `RealWeights()`.
     - `start`: `GaussianRows()` (default), what a Gaussian read-in makes, or `FixedGram()`: h^0 of random
         orientation with h^0 h^0^T / n = K^0.
-    - `control`: run a non-interacting reference on the same normals, for smaller errors. By default wherever
-        it is possible: with `BlockLaw` and one layer a block.
+    - `control`: run a non-interacting reference on the same normals, for smaller errors. By default
+        wherever it is possible: with `BlockLaw` and one layer a block.
     - `pairs`: covariances within pairs of inputs only, O(N^2) in place of O(N^4).
     - `responses`: derivatives by K^0 too, along the paths of the networks. Needs K^0 of full rank.
     - `tangent_kernel`: the neural tangent kernel too. Needs `RealWeights`.
@@ -176,5 +176,7 @@ def _write(ensemble: Ensemble, path: pathlib.Path) -> None:
     try:
         ensemble.save(path)
     except OSError as error:
-        message = f"The checkpoint {path} could not be written ({error.strerror}): the run goes on without."
+        message = (
+            f"The checkpoint {path} could not be written ({error.strerror}): the run goes on without."
+        )
         warnings.warn(message, stacklevel=3)

@@ -69,7 +69,7 @@ class BlockLaw(AbstractSampler):
 
 
 class RealWeights(AbstractSampler):
-    """Weight matrices and biases, drawn entry by entry: W_ij ~ N(0, C_W / n), at a cost of n^2 a layer."""
+    """Weight matrices and biases drawn entry by entry, W_ij ~ N(0, C_W / n): a cost of n^2 a layer."""
 
     coupled: ClassVar[bool] = False
 

@@ -15,7 +15,6 @@ from ._batch import Draw
 from ._describe import describe
 from ._elements import elements_of
 from ._ensemble import Ensemble, versions
-from ._factor import row_factor
 from ._memory import check_memory
 from ._network import Data
 from ._plan import Plan
@@ -46,8 +45,8 @@ def prepare(
 ) -> tuple[Draw, Ensemble]:
     """The compiled function's arguments, and an ensemble without networks. See `sample`."""
     _check_types(network, inputs, key, sampler, start)
-    data = inputs if isinstance(inputs, Data) else None
-    kernel = checked_kernel(inputs if data is None else network.read_in(data.x), "inputs")
+    x = inputs.x if isinstance(inputs, Data) else None
+    kernel = checked_kernel(network.read_in(inputs.x) if isinstance(inputs, Data) else inputs, "inputs")
     count = kernel.shape[0]
     dtype = kernel.dtype if dtype is None else jnp.dtype(dtype)
     possible = sampler.coupled and network.layers_per_block == 1
@@ -58,7 +57,7 @@ def prepare(
     width = positive_integer("width", width)
     widths = _widths(network, width)
     fixed_gram = isinstance(start, FixedGram)
-    if fixed_gram and data is not None:
+    if fixed_gram and x is not None:
         raise ValueError("`FixedGram()` fixes the kernel of h^0: pass that kernel, not `Data`.")
     if fixed_gram and width < count:
         raise ValueError(f"With `FixedGram()` `width` must be at least {count}; got {width}.")
@@ -83,11 +82,11 @@ def prepare(
     if not all(np.all(np.isfinite(x)) for x in chain):
         raise ValueError("The mean kernel overflows: reduce the residual scale, depth or variances.")
     factor = _start_factor(kernel)
-    literal = data is not None and not sampler.coupled
+    literal = x is not None and not sampler.coupled
     draw = Draw(
         network=cast(network, dtype),
         sampler=sampler,
-        start=Data(jnp.asarray(data.x, dtype)) if literal else jnp.asarray(factor, dtype),
+        start=jnp.asarray(factor, dtype) if x is None or sampler.coupled else Data(x.astype(dtype)),
         tangents=jnp.asarray(_tangents(factor), dtype) if responses else None,
         widths=jnp.asarray(widths, dtype),
         reference=jax.tree.map(lambda x: jnp.asarray(x, dtype), chain),
@@ -100,7 +99,7 @@ def prepare(
         "network": describe(network),
         "kernel": np.asarray(kernel).astype(float).tolist(),
         "sampler": type(sampler).__name__,
-        "read_in": describe(np.asarray(data.x)) if literal else None,
+        "read_in": describe(x) if literal else None,
         "widths": list(widths),
         "key": {"impl": str(jax.random.key_impl(key)), "data": jax.random.key_data(key).tolist()},
         **plan._asdict(),
@@ -110,8 +109,8 @@ def prepare(
     empty = Ensemble(
         configuration=configuration,
         ts=_depths(network)[here],
-        reference_kernel=chain.kernel[here],
-        reference_moment=chain.moment[here],
+        reference_kernel=np.asarray(chain.kernel)[here],
+        reference_moment=np.asarray(chain.moment)[here],
         counts=np.zeros(BINS, np.int64),
         sums={},
         ended="interrupted",
@@ -126,7 +125,9 @@ def _check_types(network, inputs, key, sampler, start) -> None:
         raise TypeError(f"`sampler` must be `BlockLaw()` or `RealWeights()`, got {sampler!r}.")
     if not isinstance(start, GaussianRows | FixedGram):
         raise TypeError(f"`start` must be `GaussianRows()` or `FixedGram()`, got {start!r}.")
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
+    if not (
+        isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+    ):
         raise TypeError(f"`key` must be a key such as `jax.random.key(0)`, got {key!r}.")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((network, inputs))):
         raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
