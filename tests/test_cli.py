@@ -38,7 +38,7 @@ def digit_labels() -> np.ndarray:
     from sklearn.datasets import load_digits
 
     _, labels = load_digits(return_X_y=True)
-    return labels[RESPONSE_REFERENCE["digits_sample_index"]]
+    return np.asarray(labels)[RESPONSE_REFERENCE["digits_sample_index"]]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._expectation.chaos import correlation, input_chaos
+from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import (
     AbstractMomentClosure,
     AbstractPairable,
@@ -27,7 +28,6 @@ from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
-from .._start import AbstractStart, GaussianRows, upstream_moments
 from .tower import Sources, kernel_push, kernel_rate, monomials, pair_matrix, second_norms, truncations
 from .wick_tower import WickTowerPairs
 

@@ -29,10 +29,10 @@ from .._architecture.base import (
 from .._expectation import pair_moments, variance_derivatives
 from .._expectation.products import pair_fourth_moments
 from .._kernel import Block, as_block, as_matrix
+from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
 from .drift_derivatives import DriftDerivatives, drift_derivatives
 from .elements import PAIR, all_elements, element_numbers, own_pairs, wick_noise, wishart
-from .._start import AbstractStart, GaussianRows, upstream_moments
 
 
 class KernelMoments(eqx.Module):

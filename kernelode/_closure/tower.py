@@ -26,10 +26,10 @@ from jaxtyping import Array, Float
 
 from .._architecture.base import Layer
 from .._expectation.chaos import correlation
+from .._start import AbstractStart
 from .chaos_basis import Degrees, change_basis, frame, second_power, turning
 from .chaos_couplings import Couplings, PairChaos
 from .elements import PAIR, wishart
-from .._start import AbstractStart
 
 
 class Tower(NamedTuple):

@@ -10,11 +10,11 @@ from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._chunks import map_in_chunks
 from .._expectation.chaos import InputChaos, coefficient_errors, correlation, input_chaos
+from .._start import AbstractStart, upstream_moments
 from .base import AbstractMomentClosure, WidthMoments, check_single_layer_blocks, read_out_layer
 from .chaos_basis import Degrees, degrees, frame
 from .chaos_couplings import PairChaos, couplings, degree_step, pair_chaos, top_degree
 from .elements import PAIR
-from .._start import AbstractStart, upstream_moments
 from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
 
 #: Pairs that are treated together: enough to vectorise, few enough for a processor's cache.

@@ -29,7 +29,7 @@ class RelativeError(AbstractGoal):
     - `of`: an estimate by its name, such as `"kernel_covariance"` or `"mean_correction"`.
     """
 
-    tolerance: float
+    tolerance: float | int
     of: str = "kernel_covariance"
 
     def __check_init__(self):
@@ -47,7 +47,7 @@ class RelativeError(AbstractGoal):
 class AbsoluteError(AbstractGoal):
     """Every standard error at most `tolerance`, in the units of the estimate."""
 
-    tolerance: float
+    tolerance: float | int
     of: str = "mean_correction"
 
     def __check_init__(self):
@@ -62,7 +62,7 @@ def _measured(ensemble: Ensemble, name: str):
     return getattr(ensemble.estimates, name) if np.sum(ensemble.counts > 0) >= _BINS else None
 
 
-def _check(tolerance: float, name: str) -> None:
+def _check(tolerance: float | int, name: str) -> None:
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive, got {tolerance!r}.")
     if name == "names" or not isinstance(vars(Estimates).get(name), property):

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import equinox as eqx
@@ -162,7 +163,7 @@ class Ensemble(eqx.Module):
         **Raises** `ValueError` if the file is something else, `OSError` if it cannot be read.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
                 arrays = dict(file)
             if int(arrays["format"]) != _FORMAT:
                 raise ValueError(f"{path} has format {arrays['format']}, not {_FORMAT}.")
@@ -175,7 +176,7 @@ class Ensemble(eqx.Module):
                 sums={k.removeprefix("sums_"): v for k, v in arrays.items() if k.startswith("sums_")},
                 ended=str(arrays["ended"]),
             )
-        except (KeyError, ValueError, EOFError) as error:
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a file of an ensemble: {error}") from error
 
     def to_xarray(self) -> Any:

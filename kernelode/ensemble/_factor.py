@@ -1,6 +1,7 @@
 """Square roots of empirical covariances, read off the vectors themselves."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -37,6 +38,20 @@ def row_factor(
             rest[k] = rest[k] - along[..., None] * direction
             extra[k] = extra[k] - along * end
     return jnp.stack([jnp.stack(row) for row in factor]), jnp.stack(basis)
+
+
+def positive_factor(matrix: Float[Array, "n n"], rounding: float) -> Float[Array, "n n"]:
+    """Lower triangular A with A A^T = `matrix`, positive semidefinite, its entries known to a relative
+    `rounding`: less than that of a variance is nothing."""
+    count = matrix.shape[0]
+    rest, columns = matrix, []
+    for j in range(count):
+        independent = rest[j, j] > 64 * rounding * matrix[j, j]
+        root = jnp.sqrt(jnp.where(independent, rest[j, j], 1))
+        below = np.arange(count) >= j
+        columns.append(jnp.where(independent & below, rest[:, j] / root, 0))
+        rest = rest - columns[j][:, None] * columns[j][None, :]
+    return jnp.stack(columns, axis=1)
 
 
 def apply_factor(

@@ -1,9 +1,9 @@
 """The non-interacting chain that a finite network fluctuates about: neurons that see the mean kernel.
 
-Its neurons are independent Gaussian chains with the kernel K0 of infinite width. K0, E f (f = sigma sigma)
-and dE f/dK are integrated here, in float64, by a rule of its own: an ensemble shares no integral with the
-theory that it judges. (Gauss-Legendre in both variables of phi_a = A11 u, phi_b = A21 u + A22 v, in
-panels between the kinks of sigma.)
+Its neurons are independent Gaussian chains with the kernel K0 of infinite width. K0, E f and dE f/dK,
+with f = sigma sigma, are integrated here, in float64, by a rule of its own: an ensemble shares no
+integral with the theory that it judges. (Gauss-Legendre in both variables of phi_a = A11 u, phi_b = A21
+u + A22 v, in panels between the kinks of sigma.)
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from .._activation.base import (
 )
 from .._architecture import AbstractArchitecture
 from ._elements import Elements
-from ._factor import row_factor
+from ._factor import positive_factor
 
 _REACH = 9.0
 _SMOOTH_NODES, _PANEL_NODES = 256, 128
@@ -55,12 +55,6 @@ def reference_chain(
         return jax.tree.map(np.asarray, chain)
 
 
-def positive_factor(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Lower triangular A with A A^T = `matrix`, positive semidefinite to rounding."""
-    values, vectors = jnp.linalg.eigh(matrix)
-    return row_factor(vectors * jnp.sqrt(jnp.maximum(values, 0))[None], jnp.zeros((), matrix.dtype))[0]
-
-
 @eqx.filter_jit
 def _chain(network, start, columns, inputs: int) -> Reference:
     first, second = (np.array(column) for column in columns)
@@ -73,12 +67,13 @@ def _chain(network, start, columns, inputs: int) -> Reference:
             lambda x: pair_integrals(network.activation, *x), (variances[first], variances[second], k)
         )
 
+    root = lambda k: positive_factor(k[square], float(jnp.finfo(k.dtype).eps))
     affine = lambda moment: network.weight_variance * moment + network.bias_variance
 
     def step(k, layer):
         moment, slope = moments(k)
         increment = affine(moment)
-        factor = positive_factor(increment[square])
+        factor = root(increment)
         for _ in range(network.layers_per_block - 1):
             increment = affine(moments(increment)[0])
         following = layer.skip**2 * k + layer.scale**2 * increment
@@ -86,7 +81,7 @@ def _chain(network, start, columns, inputs: int) -> Reference:
 
     last, chain = jax.lax.scan(step, start, network.layers())
     moment, slope = moments(last)
-    end = Reference(last, moment, slope, positive_factor(affine(moment)[square]))
+    end = Reference(last, moment, slope, root(affine(moment)))
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), chain, end)
 
 

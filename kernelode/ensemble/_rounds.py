@@ -17,7 +17,7 @@ BINS = 64
 Bins = list[tuple[int, dict[str, np.ndarray]]]
 
 
-def batches(draw: Draw, key, first: int, last: float) -> Iterator[dict[str, np.ndarray]]:
+def batches(draw: Draw, key, first: int, last: int | float) -> Iterator[dict[str, np.ndarray]]:
     """Sums of the batches `first`, ..., `last` - 1, in order. Batch i has the key fold_in(key, i) on
     whatever device it runs; while one round is handed out, the next is under way."""
     mesh = Mesh(np.array(jax.local_devices()), ("device",))

@@ -33,7 +33,7 @@ def sample(
     key,
     samples: int | None = None,
     until: AbstractGoal | None = None,
-    max_seconds: float | None = None,
+    max_seconds: float | int | None = None,
     layers: Sequence[int] | None = None,
     sampler: AbstractSampler | None = None,
     start: GaussianRows | FixedGram | None = None,

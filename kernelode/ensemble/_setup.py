@@ -15,10 +15,11 @@ from ._batch import Draw
 from ._describe import describe
 from ._elements import elements_of
 from ._ensemble import Ensemble, versions
+from ._factor import positive_factor
 from ._memory import check_memory
 from ._network import Data
 from ._plan import Plan
-from ._reference import positive_factor, reference_chain
+from ._reference import reference_chain
 from ._rounds import BINS
 from ._sampler import AbstractSampler
 
@@ -187,8 +188,9 @@ def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractArchitec
 
 def _start_factor(kernel) -> np.ndarray:
     """Lower triangular A with A A^T = K^0, in float64."""
+    rounding = float(jnp.finfo(kernel.dtype).eps)
     with jax.enable_x64(True):
-        return np.asarray(positive_factor(jnp.asarray(np.asarray(kernel), jnp.float64)))
+        return np.asarray(positive_factor(jnp.asarray(np.asarray(kernel), jnp.float64), rounding))
 
 
 def _tangents(factor: np.ndarray) -> np.ndarray:

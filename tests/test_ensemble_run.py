@@ -1,0 +1,329 @@
+"""What may happen to a run of an ensemble: budgets, interruption, files, devices, and wrong input."""
+
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import kernelode as ko
+from kernelode import ensemble as en
+from kernelode.ensemble import _memory, _sample
+
+from .helpers import pair_kernel, resnet
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAIR = pair_kernel(1.0, 0.8, 0.3)
+NETWORK = resnet(ko.Tanh(), 4, sw2=1.5, rho=0.5)
+OPTIONS: dict[str, Any] = {"width": 8, "key": jr.key(3), "batch": 50}
+
+
+def options(changes: dict[str, Any]) -> dict[str, Any]:
+    return {**OPTIONS, **changes}
+
+
+def same_numbers(first: en.Ensemble, second: en.Ensemble) -> bool:
+    """Bit by bit."""
+    assert first.sums.keys() == second.sums.keys()
+    equal = [np.array_equal(values, second.sums[name]) for name, values in first.sums.items()]
+    return all(equal) and np.array_equal(first.counts, second.counts)
+
+
+@pytest.fixture(scope="module")
+def whole() -> en.Ensemble:
+    """20 batches at once."""
+    return en.sample(NETWORK, PAIR, samples=1000, **OPTIONS)
+
+
+def test_a_run_is_what_was_asked_for(whole):
+    assert whole.samples == 1000 and whole.ended == "samples" and whole.layers == (4,)
+    assert np.sum(whole.counts > 0) == 20
+    assert en.sample(NETWORK, PAIR, samples=1001, **OPTIONS).samples == 1050
+    assert same_numbers(whole, en.sample(NETWORK, PAIR, samples=1000, **OPTIONS))
+    other = en.sample(NETWORK, PAIR, samples=1000, **options({"key": jr.key(4)}))
+    assert not same_numbers(whole, other)
+
+
+def test_a_sweep_compiles_once():
+    networks = [resnet(ko.Tanh(), 5, sw2=w, rho=rho) for rho, w in ((0.1, 1.0), (0.4, 2.0), (0.7, 1.2))]
+    sample = lambda network: en.sample(network, PAIR, samples=100, **OPTIONS)
+    sample(networks[0])
+    began = time.process_time()
+    with jax.log_compiles(True):
+        # A compilation is logged, which `filterwarnings = error` does not see; time shows it.
+        for network in networks[1:]:
+            sample(network)
+    assert time.process_time() - began < 1
+
+
+def test_a_checkpoint_continues_bit_by_bit(whole, tmp_path):
+    path = tmp_path / "run.npz"
+    en.sample(NETWORK, PAIR, samples=350, checkpoint=path, **OPTIONS)
+    longer = en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS)
+    assert same_numbers(longer, whole)
+    # Finished: nothing is left to do. The batch of the file is taken where none is given.
+    again = en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **options({"batch": None}))
+    assert same_numbers(again, whole)
+    assert same_numbers(en.Ensemble.load(path), whole)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    en.sample(NETWORK, PAIR, samples=100, checkpoint=path, **OPTIONS)
+    for change, name in (({"width": 9}, "width"), ({"key": jr.key(4)}, "key"), ({"batch": 20}, "batch")):
+        with pytest.raises(ValueError, match=f"differs in: .*{name}"):
+            en.sample(NETWORK, PAIR, samples=100, checkpoint=path, **options(change))
+    with pytest.raises(ValueError, match="differs in: network"):
+        en.sample(resnet(ko.Tanh(), 4), PAIR, samples=100, checkpoint=path, **OPTIONS)
+    with pytest.raises(ValueError, match="differs in: kernel"):
+        en.sample(NETWORK, 2 * PAIR, samples=100, checkpoint=path, **OPTIONS)
+    path.write_bytes(b"PK\x03\x04 not an archive")
+    with pytest.raises(ValueError, match="not a file of an ensemble"):
+        en.sample(NETWORK, PAIR, samples=100, checkpoint=path, **OPTIONS)
+
+
+LONG_RUN = """
+import sys
+import jax, jax.random as jr, numpy as np
+import kernelode as ko
+from kernelode import ensemble as en
+from kernelode.ensemble import _sample
+
+_sample._CHECKPOINT_SECONDS = 0.0  # after every batch
+network = ko.ResNet(ko.Tanh(), 4, residual_scale=0.5, weight_variance=1.5)
+report = lambda done: print(done, flush=True)
+kernel = np.array([[1.0, 0.3], [0.3, 0.8]], np.float32)
+found = en.sample(network, kernel, width=8, key=jr.key(3), batch=50, samples=20_000,
+                  checkpoint=sys.argv[1], progress=report)
+assert found.sums["y"].dtype == np.float64 and not jax.config.jax_enable_x64
+"""
+
+
+def long_run(path: pathlib.Path, devices: int = 1) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-c", LONG_RUN, str(path)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def test_a_killed_run_continues_and_devices_do_not_matter(tmp_path):
+    """Killed at any moment, here while it writes a file after every batch; then on eight devices."""
+    killed, eight = tmp_path / "killed.npz", tmp_path / "eight.npz"
+    process = long_run(killed)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 1000:
+            break
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    part = en.Ensemble.load(killed)
+    assert 950 <= part.samples < 20_000 and part.ended == "interrupted"
+    again, on_eight = long_run(killed), long_run(eight, devices=8)
+    finish(again)
+    finish(on_eight)
+    one, other = en.Ensemble.load(killed), en.Ensemble.load(eight)
+    kernel = np.array(PAIR, np.float32)
+    at_once = en.sample(
+        ko.ResNet(ko.Tanh(), 4, residual_scale=0.5, weight_variance=1.5),
+        kernel,
+        width=8,
+        key=jr.key(3),
+        batch=50,
+        samples=20_000,
+    )
+    assert same_numbers(one, at_once)
+    assert np.array_equal(other.counts, one.counts)
+    for name, values in one.sums.items():
+        np.testing.assert_allclose(other.sums[name], values, rtol=1e-5, atol=1e-5 * np.abs(values).max())
+
+
+def test_interruption_keeps_what_was_computed(whole, tmp_path):
+    path = tmp_path / "run.npz"
+
+    def interrupt(done):
+        if done == 500:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="500 networks are returned"):
+        part = en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, progress=interrupt, **OPTIONS)
+    assert part.samples == 500 and part.ended == "interrupted"
+    assert same_numbers(en.Ensemble.load(path), part)
+    assert same_numbers(en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS), whole)
+
+    def at_once(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        en.sample(NETWORK, PAIR, samples=1000, progress=at_once, **OPTIONS)
+
+
+def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    en.sample(NETWORK, PAIR, samples=100, checkpoint=path, **OPTIONS)
+    before = path.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.warns(UserWarning, match="could not be written .No space left"):
+        found = en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS)
+    assert same_numbers(found, whole)
+    # The older file is whole, and no part of the new one is left.
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(OSError, match="No space left"):
+        found.save(path)
+
+
+def test_budgets():
+    goal = en.RelativeError(0.1, of="kernel_covariance")
+    found = en.sample(NETWORK, PAIR, until=goal, samples=100_000, **OPTIONS)
+    assert found.ended == "precision" and found.samples < 100_000
+    assert goal.reached(found)
+    within = en.AbsoluteError(0.05, of="mean_correction")
+    found = en.sample(NETWORK, PAIR, until=within, **OPTIONS)
+    assert np.all(found.mean_correction.standard_error <= 0.05)
+    began = time.monotonic()
+    found = en.sample(NETWORK, PAIR, max_seconds=1.0, **OPTIONS)
+    assert found.ended == "time" and 0.9 < time.monotonic() - began < 30
+
+
+def test_progress(capfd):
+    seen = []
+    en.sample(NETWORK, PAIR, samples=200, progress=seen.append, **OPTIONS)
+    assert seen == [50, 100, 150, 200]
+    en.sample(NETWORK, PAIR, samples=200, progress=True, **OPTIONS)
+    assert capfd.readouterr().out == ""
+
+
+def test_runs_merge(whole):
+    one = en.sample(NETWORK, PAIR, samples=1000, **options({"key": jr.key(7)}))
+    both = whole.merge(one)
+    assert both.samples == 2000
+    for name in ("mean_kernel", "kernel_covariance"):
+        first, second, merged = (getattr(e, name) for e in (whole, one, both))
+        if name == "mean_kernel":
+            np.testing.assert_allclose(merged.value, (first.value + second.value) / 2, rtol=1e-12)
+        ratio = merged.standard_error.max() / first.standard_error.max()
+        assert 0.4 < ratio < 1.1
+    with pytest.raises(ValueError, match="same key"):
+        both.merge(one)
+    with pytest.raises(ValueError, match="differ in .*width"):
+        whole.merge(en.sample(NETWORK, PAIR, samples=1000, **options({"width": 9})))
+
+
+def test_files_hold_the_configuration(whole, tmp_path):
+    whole.save(tmp_path / "e.npz")
+    loaded = en.Ensemble.load(tmp_path / "e.npz")
+    assert loaded.configuration == whole.configuration
+    assert set(loaded.configuration["versions"]) == {"kernelode", "jax", "jaxlib", "numpy"}
+    assert bool(eqx.tree_equal(loaded.network, NETWORK))
+    np.testing.assert_array_equal(loaded.kernel, PAIR)
+    dataset = loaded.to_xarray()
+    np.testing.assert_array_equal(dataset.kernel_covariance, whole.kernel_covariance.value)
+    assert json.loads(dataset.attrs["configuration"])["width"] == 8
+    dataset.to_netcdf(tmp_path / "e.nc")
+    own = en.sample(
+        resnet(ko.Elementwise(jnp.arctan), 2), PAIR, samples=100, width=4, key=jr.key(0), batch=20
+    )
+    with pytest.raises(ValueError, match="cannot be rebuilt"):
+        _ = own.network
+    with pytest.raises(OSError):
+        whole.save(tmp_path / "nowhere" / "e.npz")
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"samples": None}, ValueError, "`samples`, `until` and `max_seconds`"),
+    ({"samples": 0}, ValueError, "`samples` must be at least 1"),
+    ({"samples": 3}, ValueError, "`samples` must be at least 8"),
+    ({"width": 0}, ValueError, "`width` must be at least 1"),
+    ({"width": 10**10}, ValueError, "GB are free. Reduce `batch`"),
+    ({"batch": 10**11}, ValueError, "GB are free. Reduce `batch`"),
+    ({"batch": 0}, ValueError, "`batch` must be at least 1"),
+    ({"key": 0}, TypeError, "`key` must be a key"),
+    ({"key": jr.split(jr.key(0))}, TypeError, "`key` must be a key"),
+    ({"layers": [5]}, ValueError, "`layers` must be increasing"),
+    ({"layers": [2, 1]}, ValueError, "`layers` must be increasing"),
+    ({"layers": []}, ValueError, "`layers` must be increasing"),
+    ({"sampler": en.RealWeights(), "control": True}, ValueError, "`control=True` needs"),
+    ({"tangent_kernel": True}, ValueError, "`tangent_kernel=True` needs weights"),
+    ({"max_seconds": -1}, ValueError, "`max_seconds` must be positive"),
+    ({"start": en.FixedGram(), "width": 1}, ValueError, "`width` must be at least 2"),
+    ({"checkpoint": "run.txt"}, ValueError, "must end in .npz"),
+    ({"checkpoint": "nowhere/run.npz"}, ValueError, "there is no folder"),
+]
+
+
+@pytest.mark.parametrize("change, error, message", WRONG, ids=lambda x: str(x)[:40])
+def test_wrong_arguments(change, error, message):
+    with pytest.raises(error, match=message):
+        en.sample(NETWORK, PAIR, **{"samples": 100, **options(change)})
+
+
+def test_other_wrong_arguments():
+    with pytest.raises(ValueError, match="lowest eigenvalue"):
+        en.sample(NETWORK, [[1.0, 2.0], [2.0, 1.0]], samples=100, **OPTIONS)
+    with pytest.raises(ValueError, match="full rank"):
+        en.sample(NETWORK, [[1.0, 1.0], [1.0, 1.0]], samples=100, responses=True, **OPTIONS)
+    with pytest.raises(ValueError, match="whole numbers; got 1.6 neurons"):
+        thin = ko.MLP(ko.Tanh(), 1, relative_width=[1, 0.2])
+        en.sample(thin, PAIR, samples=100, **OPTIONS)
+    with pytest.raises(ValueError, match="start of residual networks"):
+        en.sample(ko.MLP(ko.Tanh(), 1), PAIR, samples=100, start=en.FixedGram(), **OPTIONS)
+    with pytest.raises(ValueError, match="overflows"):
+        wild = resnet(ko.ReLU(), 100, sw2=1e4, rho=10.0)
+        en.sample(wild, PAIR, samples=100, **OPTIONS)
+    with pytest.raises(ValueError, match="pass `pairs=True`"):
+        en.sample(NETWORK, np.eye(400), samples=100, **options({"batch": 1}))
+    with pytest.raises(TypeError, match="cannot be traced"):
+        jax.jit(lambda k: en.sample(NETWORK, k, samples=100, **OPTIONS).mean_kernel.value)(PAIR)
+    with pytest.raises(ValueError, match="`of` must name an estimate"):
+        en.RelativeError(0.1, of="kernel")
+    with pytest.raises(ValueError, match="`tolerance` must be positive"):
+        en.AbsoluteError(0.0)
+
+
+def test_measurements_that_were_not_made(whole):
+    for name, option in (("response_diagonal", "responses"), ("tangent_kernel", "tangent_kernel")):
+        with pytest.raises(ValueError, match=f"`sample` needs `{option}=True`"):
+            getattr(whole.estimates, name)
+    raw = en.sample(NETWORK, PAIR, samples=100, control=False, **OPTIONS)
+    with pytest.raises(ValueError, match="pass `control=True`"):
+        _ = raw.controlled
+    with pytest.raises(ValueError, match="`control=True`"):
+        _ = raw.estimates.limit_covariance
+    np.testing.assert_array_equal(raw.mean_kernel.value, raw.raw.mean_kernel.value)
+
+
+def test_memory_is_known():
+    free = _memory.available_bytes()
+    assert free is None or 1e6 < free < 1e14
+
+
+def test_checkpoints_are_rare_by_default():
+    assert _sample._CHECKPOINT_SECONDS >= 10
