@@ -162,7 +162,7 @@ def _prediction(
     solution: Solution, name: str, measured: Ensemble | Extrapolation
 ) -> tuple[np.ndarray, np.ndarray]:
     """The theory's value, and what its truncation leaves uncertain."""
-    if not isinstance(solution.closure, AbstractMomentClosure):
+    if name == "mean_kernel" and not isinstance(solution.closure, AbstractMomentClosure):
         kernel = np.asarray(solution.mean_kernel, float)
         return kernel, np.zeros_like(kernel)
     moments = solution.moments
