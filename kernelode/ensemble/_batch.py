@@ -93,8 +93,8 @@ def run_batch(draw: Draw, key) -> Sums:
         sums = sums | {"response": change}
     if draw.plan.tangent_kernel:
         theta = tangent_kernels(draw.network, draw.sampler, draw.plan, draw.widths, draw.start, key)
-        values = theta[draw.elements.first, draw.elements.second]
-        sums |= {"ntk": jnp.sum(values, axis=1)[None], "ntk_square": jnp.sum(values**2, axis=1)[None]}
+        values = theta[:, draw.elements.first, draw.elements.second]
+        sums |= {"ntk": jnp.sum(values, axis=2), "ntk_square": jnp.sum(values**2, axis=2)}
     return sums
 
 

@@ -188,11 +188,9 @@ class Ensemble(eqx.Module):
         variables = {}
         for name in self.estimates.names:
             measured = getattr(self.estimates, name)
-            by_layer = not name.startswith("tangent_kernel")
-            rest = measured.value.ndim - by_layer
             pairs = "covariance" in name and self.elements.pairs
-            dims = ("a", "b", "i", "j") if pairs else shapes[rest]
-            dims = ("layer", *dims) if by_layer else dims
+            inner = ("a", "b", "i", "j") if pairs else shapes[measured.value.ndim - 1]
+            dims = ("layer", *inner)
             variables[name] = (dims, measured.value)
             variables[f"{name}_error"] = (dims, measured.standard_error)
         coordinates = {"layer": list(self.layers), "t": ("layer", self.ts)}

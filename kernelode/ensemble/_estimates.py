@@ -111,18 +111,18 @@ class Estimates(eqx.Module):
 
     @property
     def tangent_kernel(self) -> Measured:
-        """E[Theta] of the whole network, (N, N); in the parametrisation of the neural tangent kernel
-        (docs/ensembles.md)."""
-        found = jackknife(lambda means, _: means["ntk"][:, 0], self._named("ntk"), self.counts)
+        """E[Theta] of the network read out at each layer, (layers, N, N), in the parametrisation of the
+        neural tangent kernel (docs/ensembles.md)."""
+        found = jackknife(lambda means, _: means["ntk"], self._named("ntk"), self.counts)
         return found.map(self.elements.unfold)
 
     @property
     def tangent_kernel_variance(self) -> Measured:
-        """n Var(Theta_ab) of every entry, (N, N)."""
+        """n Var(Theta_ab), (layers, N, N)."""
 
         def statistic(means, count):
             variance = means["ntk_square"] - means["ntk"] ** 2
-            return (count / (count - 1))[:, None] * variance[:, 0]
+            return (count / (count - 1))[:, None, None] * variance
 
         found = jackknife(statistic, self._named("ntk", "ntk_square"), self.counts)
         return found.map(lambda x: self.width * self.elements.unfold(x))

@@ -1,11 +1,11 @@
 """The neural tangent kernel of every network of a batch, with real weights.
 
-In the parametrisation W = sqrt(C_W / n) w, b = sqrt(C_b) beta, w and beta standard normal and all of them
-trained, the read-in and the read-out too, of a network with one output y:
+In the parametrisation W = sqrt(C_W / n) w, b = sqrt(C_b) beta, w and beta standard normal and all of
+them trained, the read-in and the read-out too, of a network whose one output y reads layer l:
 
-    Theta_ab = sum_layers (g_a . g_b) (C_W sigma_a . sigma_b / n_l + C_b),     g = d y / d (W sigma + b).
+    Theta_ab = sum_{m <= l} (g_a . g_b) (C_W sigma_a . sigma_b / n_m + C_b),     g = d y / d (W sigma + b).
 
-One backward pass gives the g of all layers; no weight matrix is differentiated.
+One backward pass for each l gives the g of all layers; no weight matrix is differentiated.
 """
 
 import jax
@@ -17,13 +17,14 @@ from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from ._network import Data, first_layer, layer_weights, read_in
 from ._normals import standard_normals
 from ._plan import Plan
-from ._sampler import AbstractSampler
+from ._sampler import AbstractSampler, Weights
 
 
 def tangent_kernels(
     network: AbstractArchitecture, sampler: AbstractSampler, plan: Plan, widths, start, key
-) -> Float[Array, "inputs inputs batch"]:
-    """Theta of each network. The networks are those whose kernels are measured with the same key."""
+) -> Float[Array, "layers inputs inputs batch"]:
+    """Theta of each network, read out at the layers that are measured. With the same key, the networks
+    are those whose kernels are measured."""
     first_key, layers_key = jr.split(key)
     if isinstance(start, Data):
         h0 = read_in(network, plan, start.x, first_key)
@@ -34,6 +35,15 @@ def tangent_kernels(
         kernel = start @ start.T
     residual = isinstance(network, AbstractResidualNetwork)
     steps = network.layers_per_block
+    vector = standard_normals(jr.fold_in(layers_key, network.depth), h0.shape[1:], h0.dtype)
+
+    def read_out(h, width):
+        """y of each input, and the part of Theta that the read-out's own weights have."""
+        weights = layer_weights(network, plan, width)
+        values = network.activation(h) * weights.mask[None, None, :]
+        variance = network.output_weight_variance / width
+        y = jnp.sqrt(variance) * jnp.sum(values * vector[None], axis=-1)
+        return y, variance * _gram(values) + network.output_bias_variance
 
     @jax.checkpoint  # weights are drawn again on the way back, not kept
     def one_layer(h, pushes, layer, width, layer_key):
@@ -47,32 +57,34 @@ def tangent_kernels(
         return following, jnp.stack(grams)
 
     def outputs(h0, pushes):
-        index = jnp.arange(network.depth, dtype=jnp.uint32)
-
         def step(h, xs):
-            push, layer, width, i = xs
-            return one_layer(h, push, layer, width, jr.fold_in(layers_key, i))
+            push, layer, width, index = xs
+            following, grams = one_layer(h, push, layer, width, jr.fold_in(layers_key, index))
+            return following, (read_out(h, width), grams)
 
-        h, grams = jax.lax.scan(step, h0, (pushes, network.layers(), widths[:-1], index))
-        weights = layer_weights(network, plan, widths[-1])
-        values = network.activation(h) * weights.mask[None, None, :]
-        vector = standard_normals(jr.fold_in(layers_key, network.depth), values.shape[1:], h.dtype)
-        scale = jnp.sqrt(network.output_weight_variance / widths[-1])
-        last = network.output_weight_variance / widths[-1] * _gram(values)
-        return scale * jnp.sum(values * vector[None], axis=-1), (grams, last)
+        index = jnp.arange(network.depth, dtype=jnp.uint32)
+        last, (outs, grams) = jax.lax.scan(step, h0, (pushes, network.layers(), widths[:-1], index))
+        join = lambda x, end: jnp.concatenate([x, end[None]])[jnp.asarray(plan.layers)]
+        y, own = jax.tree.map(join, outs, read_out(last, widths[-1]))
+        return y, (own, grams)
 
     pushes = jnp.zeros((network.depth, steps, *h0.shape), h0.dtype)
-    y, backward, (grams, last) = jax.vjp(outputs, h0, pushes, has_aux=True)
-    at_start, gradients = backward(jnp.ones_like(y))
-    theta = last + network.output_bias_variance + _gram(at_start) * kernel[:, :, None]
-    return theta + jnp.einsum("lkabs,lkabs->abs", jax.vmap(jax.vmap(_gram))(gradients), grams)
+    y, backward, (own, grams) = jax.vjp(outputs, h0, pushes, has_aux=True)
+
+    def below(layer):
+        """The part of Theta from the layers before a read-out, and from the read-in."""
+        at_start, gradients = backward(jnp.zeros_like(y).at[layer].set(1))
+        inner = jnp.einsum("lkabs,lkabs->abs", jax.vmap(jax.vmap(_gram))(gradients), grams)
+        return inner + _gram(at_start) * kernel[:, :, None]
+
+    return own + jax.lax.map(below, jnp.arange(len(plan.layers)))
 
 
 def _gram(values: Float[Array, "inputs batch neuron"]) -> Float[Array, "inputs inputs batch"]:
     return jnp.einsum("ain,bin->abi", values, values)
 
 
-def _layer_gram(values, weights) -> Array:
+def _layer_gram(values, weights: Weights) -> Array:
     """C_W sigma sigma^T / n_l + C_b."""
     masked = values * weights.mask[None, None, :]
     return weights.weight_variance / weights.width * _gram(masked) + weights.bias_variance
