@@ -11,6 +11,7 @@ import pytest
 
 import kernelode as ko
 import kernelode.plot
+from kernelode._compare import Row
 
 Figure = pytest.importorskip("matplotlib.figure").Figure
 
@@ -120,6 +121,50 @@ def test_neither_legend_nor_labels_cover_data(axes, response, optimum):
         extent = text.get_window_extent()
         assert extent.y0 > highest
         assert frame.x0 < extent.x0 and extent.x1 < frame.x1
+
+
+def comparison() -> ko.Comparison:
+    """K1 of three elements at two depths, and V4 of eight components at one."""
+    k1 = [((0, 0), 1.0), ((0, 1), -2.0), ((1, 1), 3.0)]
+    rows = [
+        Row("mean_correction", t, labels, size * t, 0.1, size * t + 0.5, 0.25, 2.0)
+        for t in (1.0, 2.0)
+        for labels, size in k1
+    ]
+    for number in range(8):
+        rows.append(Row("limit_covariance", 1.0, (0, 0, 0, number), 1.0, 0.0, 1.0, 0.1, 0.0))
+    return ko.Comparison(rows, 1.0, 1.0, 0.5)
+
+
+def test_comparison_shows_theory_as_lines_and_simulation_as_points(axes):
+    assert kernelode.plot.plot_comparison(axes, comparison(), "mean_correction") is axes
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["0 0", "0 1", "1 1"]
+    theory = [line for line in axes.lines if line.get_label() in legend]
+    assert (
+        len({line.get_color() for line in theory}) == len({line.get_linestyle() for line in theory}) == 3
+    )
+    for line, points, size in zip(theory, axes.containers, (1, -2, 3)):
+        assert np.allclose(line.get_data(), [[1, 2], [size, 2 * size]])
+        markers, _, (bars,) = points.lines
+        assert np.allclose(markers.get_data(), [[1, 2], [size + 0.5, 2 * size + 0.5]])
+        assert np.allclose([np.ptp(bar[:, 1]) for bar in bars.get_segments()], 0.5)
+    bands = [band.get_paths()[0].get_extents() for band in axes.collections if band.get_alpha()]
+    assert np.allclose([band.y1 for band in bands], [2.1, -1.9, 6.1])
+    assert np.allclose([band.y0 for band in bands], [0.9, -4.1, 2.9])
+
+
+def test_comparison_shows_the_components_asked_for(axes):
+    kernelode.plot.plot_comparison(axes, comparison(), "limit_covariance")
+    assert len(axes.get_legend().get_texts()) == 6
+    axes.clear()
+    chosen = [(0, 0, 0, 7), (0, 0, 0, 1)]
+    kernelode.plot.plot_comparison(axes, comparison(), "limit_covariance", chosen)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0 0 0 7", "0 0 0 1"]
+    with pytest.raises(ValueError, match="`quantity`"):
+        kernelode.plot.plot_comparison(axes, comparison(), "kernel_covariance")
+    with pytest.raises(ValueError, match="`labels`"):
+        kernelode.plot.plot_comparison(axes, comparison(), "mean_correction", [(2, 2)])
 
 
 @pytest.mark.parametrize("form", ["png", "pdf", "svg"])

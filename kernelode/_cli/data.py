@@ -15,7 +15,7 @@ from .csv_file import read_csv
 from .errors import BadInput, refusing
 
 _SUFFIXES = (".npy", ".npz", ".csv")
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _read_numpy(path: pathlib.Path) -> np.ndarray | dict[str, np.ndarray]:
             if isinstance(loaded, np.ndarray):
                 return loaded
             return {name: loaded[name] for name in loaded.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         pickled = "pickle" in str(error).lower()
         why = (
             "it holds pickled objects, which could run code"

@@ -1,6 +1,7 @@
 """The figures of the commands: what a user would otherwise draw with `kernelode.plot`."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,15 @@ def check_figure(name: str) -> pathlib.Path:
     return path
 
 
-def save_axes(draw, path: pathlib.Path) -> None:
-    """One panel, drawn by `draw(axes)`."""
+def save_axes(path: pathlib.Path, *draw: Callable[[Any], Any]) -> None:
+    """Panels side by side, each drawn by a `draw(axes)`."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-        draw(figure.subplots())
+        figure = Figure(figsize=(5.2 * len(draw), 3.4), layout="constrained")
+        for one, axes in zip(draw, figure.subplots(1, len(draw), squeeze=False)[0]):
+            one(axes)
         _write(figure, path)
 
 

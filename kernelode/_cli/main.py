@@ -12,12 +12,14 @@ Kernels, responses and residual scaling of wide, deep networks at initialisation
 
 Start with `kernelode rho --data digits`: the scale of the residual branch at which a deep network
 passes on most of what distinguishes its inputs. `kernelode rho --help` explains it. `kernelode
-moments` has the fluctuations of the kernel in networks of finite width.
+moments` has the fluctuations of the kernel in networks of finite width, `kernelode ensemble` draws such
+networks, and `kernelode compare` puts both side by side.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for bad input, 130 if interrupted."""
+    """Run the command and return its exit code: 0, 1 if results were not saved, 2 for bad input, 130 if
+    interrupted."""
     try:
         import rich  # noqa: F401
         import typer
@@ -59,6 +61,8 @@ def _application():
     """All commands. A new one is a file with a function, and a line here."""
     import typer
 
+    from .compare import compare
+    from .ensemble import ensemble
     from .moments import moments
     from .options import show_version
     from .rho import rho
@@ -67,4 +71,6 @@ def _application():
     application.callback(help=_HELP)(show_version)
     application.command()(rho)
     application.command()(moments)
+    application.command()(ensemble)
+    application.command()(compare)
     return application

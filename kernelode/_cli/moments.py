@@ -1,7 +1,5 @@
 """`kernelode moments`: the kernel of networks of a given width, with its spread and its shift."""
 
-import enum
-import pathlib
 from json import dumps as json_text
 from typing import Annotated, Any
 
@@ -14,48 +12,28 @@ import kernelode as ko
 
 from . import options
 from .data import load
-from .errors import BadInput, refusing
+from .elements import print_elements, print_heading
+from .errors import BadInput
 from .figure import check_figure, save_axes
+from .inputs import draw_inputs
 from .options import ActivationName, Recipe
 from .progress import Progress
 from .report import make_table
-from .result import as_text
+from .theory import PANEL, ClosureName, Order, moments_of
 
-_THEORY = "Theory"
-_SAMPLES, _SAVED = 4, 40
-
-
-class ClosureName(enum.StrEnum):
-    """Closures by their names on the command line."""
-
-    wick_tower = "wick-tower"
-    g_only = "g-only"
+_SAMPLES, _SAVED = 4, 41
 
 
 def moments(
     data: options.Data = "digits",
     classes: options.Classes = None,
     label_column: options.LabelColumn = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            help="Samples to draw; the work grows as their square. By default 4, or all.",
-            rich_help_panel="Data",
-            show_default=False,
-        ),
-    ] = None,
+    samples: Annotated[int | None, options.samples(_SAMPLES)] = None,
     input_scale: options.InputScale = "1",
     seed: options.Seed = 0,
     activation: options.Activation = ActivationName.tanh,
     depth: options.Depth = 50,
-    residual_scale: Annotated[
-        float | None,
-        typer.Option(
-            help="rho of every block. By default 1/sqrt(depth), t = 1.",
-            rich_help_panel="Network",
-            show_default=False,
-        ),
-    ] = None,
+    residual_scale: options.ResidualScale = None,
     weight_variance: options.WeightVariance = 1.25,
     bias_variance: options.BiasVariance = 0.05,
     width: Annotated[float, typer.Option(help="n, the width.", rich_help_panel="Network")] = 128,
@@ -63,10 +41,10 @@ def moments(
         ClosureName,
         typer.Option(
             help="`wick-tower` is exact at order 1/n; `g-only` is the published closure.",
-            rich_help_panel=_THEORY,
+            rich_help_panel=PANEL,
         ),
     ] = ClosureName.wick_tower,
-    order: Annotated[int, typer.Option(help="Order of the Wick tower.", rich_help_panel=_THEORY)] = 16,
+    order: Order = 16,
     output: Annotated[
         str | None,
         typer.Option(
@@ -97,46 +75,29 @@ def moments(
 
     - `kernelode moments --data kernel.npz --input-scale raw --activation gelu --output moments.npz`
     """
-    network = Recipe(activation, depth, weight_variance, bias_variance, 1).network()
-    rho = depth**-0.5 if residual_scale is None else residual_scale
-    options.non_negative("--residual-scale", rho)
+    recipe = Recipe(activation, depth, weight_variance, bias_variance, layers_per_block=1)
+    network = recipe.network(residual_scale)
     options.positive("--width", width)
     options.at_least("--seed", seed, 0)
     options.at_least("--order", order, 2)
     target = options.parse_input_scale(input_scale)
     figure = None if plot is None else check_figure(plot)
-    archive = None if output is None else _check_archive(output)
-    with refusing():
-        network = ko.ResNet(
-            network.activation,
-            depth,
-            residual_scale=rho,
-            weight_variance=weight_variance,
-            bias_variance=bias_variance,
-        )
-        theory = ko.GOnly() if closure is ClosureName.g_only else ko.WickTower(order)
+    archive = None if output is None else options.check_archive(output)
+    theory = closure.closure(order)
 
     with Progress() as progress:
         with progress.stage("Reading the data"):
             loaded = load(data, label_column=label_column, classes=classes)
-        factor = 1.0 if target is None else target / float(np.mean(loaded.variances()))
-        count = min(_SAMPLES, loaded.size) if samples is None else samples
-        options.at_least("--samples", count, 1)
-        if count > loaded.size:
-            raise BadInput(f"--samples is {count}, but only {loaded.size} samples are there to take.")
-        drawn = np.sort(np.random.default_rng(seed).permutation(loaded.size)[:count])
-        kernel = loaded.kernel(drawn, factor)
-        layers = sorted({int(round(x)) for x in np.linspace(0, depth, min(depth, _SAVED) + 1)})
+        inputs = draw_inputs(loaded, samples, _SAMPLES, 1, seed, target)
+        layers = options.spaced_layers(depth, _SAVED)
         with progress.stage("Moments"):
-            solution = ko.propagate_pairs(network, kernel, closure=theory, layers=layers, throw=False)
-            if solution.result != ko.RESULTS.successful:
-                raise BadInput("The kernel overflows: reduce the residual scale, depth or variances.")
+            solution = moments_of(network, inputs.kernel, theory, layers, pairs=True)
             found, at = solution.moments, solution.at_width(width)
             error = float(solution.quadrature_error[-1])
 
-    numbers = {
+    numbers: dict[str, Any] = {
         "layers": np.array(layers),
-        "samples": drawn,
+        "samples": inputs.samples,
         "width": np.array(width),
         "validity": np.asarray(at.validity),
         "standard_deviation": np.asarray(at.standard_deviation),
@@ -148,7 +109,7 @@ def moments(
         except OSError as failure:
             raise BadInput(f"--output: {archive} cannot be written: {failure.strerror}.") from failure
     if figure is not None:
-        elements = [(0, 0), (0, 1)] if count > 1 else [(0, 0)]
+        elements = [(0, 0), (0, 1)] if len(inputs.samples) > 1 else [(0, 0)]
         from kernelode.plot import plot_kernel_at_width
 
         def draw(axes):
@@ -156,68 +117,41 @@ def moments(
             axes.set_xlabel("layer")
             axes.set_ylabel(f"kernel, n = {width:g}: mean and spread")
 
-        save_axes(draw, figure)
+        save_axes(figure, draw)
     if json:
-        document: dict[str, Any] = {name: value.tolist() for name, value in numbers.items()}
-        document |= {"closure": closure.value, "quadrature_error": error, "factor": factor}
+        document = {name: value.tolist() for name, value in numbers.items()}
+        document |= {"closure": closure.value, "quadrature_error": error, "factor": inputs.factor}
         print(json_text(document, allow_nan=False))
     else:
+        console = rich.console.Console(highlight=False, markup=False)
+        print_heading(console, inputs, network, width)
         last = jax.tree.map(lambda x: np.asarray(x)[-1], found)
-        _print(loaded.name, drawn, network, rho, width, last, float(at.validity[-1]), error, factor)
+        _print(console, inputs.samples, width, closure, last, float(at.validity[-1]), error)
         for what, path in (("Moments", archive), ("Figure", figure)):
             if path is not None:
                 print(f"{what}: {path}")
 
 
-def _check_archive(name: str) -> pathlib.Path:
-    path = pathlib.Path(name)
-    if path.suffix.lower() != ".npz":
-        raise BadInput(f"--output must end in .npz, got {name}.")
-    if not path.parent.is_dir():
-        raise BadInput(f"--output: there is no folder {path.parent}.")
-    return path
+def _print(console, samples, width, closure, last: ko.WidthMoments, validity, error) -> None:
+    columns = ("element", "K0", "shift K1/n", "+-", "spread sqrt(V4/n)", "+-")
+    table = make_table(f"The kernel G of the last layer, n = {width:g}", *columns)
 
-
-def _print(name, drawn, network, rho, width, last: ko.WidthMoments, validity, error, factor) -> None:
-    console = rich.console.Console(highlight=False)
-    show = lambda text: console.print(text, markup=False)
-    show(
-        f"{name}: samples {', '.join(str(k) for k in drawn[:12])}{', ...' if len(drawn) > 12 else ''}; "
-        f"input kernel times {factor:.4g}\n{network.depth} blocks, rho = {rho:.4g}, "
-        f"C_W = {float(network.weight_variance):g}, C_b = {float(network.bias_variance):g}, "
-        f"n = {width:g}\n"
-    )
-    table = make_table(
-        f"The kernel G of the last layer, n = {width:g}",
-        "element",
-        "K0",
-        "shift K1/n",
-        "+-",
-        "spread sqrt(V4/n)",
-        "+-",
-    )
-    n = len(drawn)
-    elements = [(a, b) for a in range(n) for b in range(a, n)]
-    for a, b in elements[:15]:
+    def cells(a, b):
         spread = np.sqrt(last.kernel_variance[a, b] / width)
         # What the last four orders of the truncated closure changed.
-        of_spread = abs(last.covariance_truncation[a, b][1, 1]) / (2 * width * spread) if spread else 0
-        cells = (
-            last.mean_kernel[a, b],
-            last.mean_correction[a, b] / width,
-            abs(last.correction_truncation[a, b]) / width,
-            spread,
-            of_spread,
+        of_shift, of_variance = (
+            closure.truncation(x) / width
+            for x in (last.correction_truncation[a, b], last.covariance_truncation[a, b][1, 1])
         )
-        table.add_row(f"{drawn[a]}, {drawn[b]}", *(as_text(cell) for cell in cells))
-    console.print(table)
-    if len(elements) > 15:
-        show(f"... and {len(elements) - 15} more: --output or --json has all of them.")
-    show(
+        of_spread = of_variance / (2 * spread) if spread else of_variance
+        return last.mean_kernel[a, b], last.mean_correction[a, b] / width, of_shift, spread, of_spread
+
+    print_elements(console, table, samples, cells)
+    console.print(
         f"* Corrections over the kernel, at most: {validity:.2g}; neglected: of the order of its square."
     )
     if validity > 0.5:
-        show(
+        console.print(
             "* Corrections are not small: at this width and depth the numbers are a rough guide at best."
         )
-    show(f"* Relative error of the Gaussian expectations, estimated: {error:.1g}.")
+    console.print(f"* Relative error of the Gaussian expectations, estimated: {error:.1g}.")

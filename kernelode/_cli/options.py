@@ -3,8 +3,10 @@
 import enum
 import importlib.metadata
 import math
-from typing import Annotated, NamedTuple
+import pathlib
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import typer
 
 import kernelode as ko
@@ -67,14 +69,18 @@ LabelColumn = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
-Samples = Annotated[
-    int | None,
-    typer.Option(
-        help="Samples to draw for the kernel; the work grows as their square. By default 20, or all.",
+
+
+def samples(default: int) -> Any:
+    """The option of how many samples to draw, for `Annotated`."""
+    return typer.Option(
+        help="Samples to draw for the kernel; the work grows as their square. "
+        f"By default {default}, or all.",
         rich_help_panel=_DATA,
         show_default=False,
-    ),
-]
+    )
+
+
 InputScale = Annotated[
     str,
     typer.Option(
@@ -89,6 +95,14 @@ Activation = Annotated[
     ActivationName, typer.Option(help="The activation, sigma.", rich_help_panel=_NETWORK)
 ]
 Depth = Annotated[int, typer.Option(help="L, the number of residual blocks.", rich_help_panel=_NETWORK)]
+ResidualScale = Annotated[
+    float | None,
+    typer.Option(
+        help="rho of every block. By default 1/sqrt(depth), t = 1.",
+        rich_help_panel=_NETWORK,
+        show_default=False,
+    ),
+]
 WeightVariance = Annotated[
     float, typer.Option(help="C_W: fan-in times the variance of a weight.", rich_help_panel=_NETWORK)
 ]
@@ -136,16 +150,20 @@ class Recipe(NamedTuple):
     bias_variance: float
     layers_per_block: int
 
-    def network(self) -> ko.ResNet:
-        """The residual network, with scale one. **Raises** `BadInput` for what makes none."""
+    def network(self, residual_scale: float | None = 1.0) -> ko.ResNet:
+        """The residual network; with a scale of None, 1/sqrt(depth). **Raises** `BadInput` for what
+        makes none."""
         at_least("--depth", self.depth, 1)
         at_least("--layers-per-block", self.layers_per_block, 1)
         positive("--weight-variance", self.weight_variance)
         non_negative("--bias-variance", self.bias_variance)
+        scale = self.depth**-0.5 if residual_scale is None else residual_scale
+        non_negative("--residual-scale", scale)
         with refusing():
             return ko.ResNet(
                 _ACTIVATIONS[self.activation].module(),
                 self.depth,
+                residual_scale=scale,
                 weight_variance=self.weight_variance,
                 bias_variance=self.bias_variance,
                 layers_per_block=self.layers_per_block,
@@ -187,3 +205,18 @@ def parse_input_scale(text: str) -> float | None:
         raise BadInput(f"--input-scale must be a positive number or `raw`, got `{text}`.") from None
     positive("--input-scale", value)
     return value
+
+
+def check_archive(name: str) -> pathlib.Path:
+    """Where to save to. **Raises** `BadInput` before anything is computed in vain."""
+    path = pathlib.Path(name)
+    if path.suffix.lower() != ".npz":
+        raise BadInput(f"--output must end in .npz, got {name}.")
+    if not path.parent.is_dir():
+        raise BadInput(f"--output: there is no folder {path.parent}.")
+    return path
+
+
+def spaced_layers(depth: int, count: int) -> list[int]:
+    """At most `count` layers from 0 to the last, evenly spaced."""
+    return sorted({int(round(x)) for x in np.linspace(0, depth, min(depth + 1, count))})

@@ -1,10 +1,23 @@
 """Progress on stderr, for whatever may take more than two seconds."""
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator
 
 import rich.console
 import rich.progress
+import rich.text
+
+
+class _RateColumn(rich.progress.ProgressColumn):
+    """Of what is counted: how many, how many a second, and the time left."""
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        if not task.fields.get("counted") or task.speed is None:
+            return rich.text.Text()
+        left = task.time_remaining
+        ending = "" if left is None else f", {datetime.timedelta(seconds=round(left))} left"
+        return rich.text.Text(f"{task.completed:,.0f}, {task.speed:,.0f}/s{ending}")
 
 
 class Progress:
@@ -17,6 +30,7 @@ class Progress:
             rich.progress.BarColumn(),
             rich.progress.TaskProgressColumn(),
             rich.progress.TimeElapsedColumn(),
+            _RateColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -36,5 +50,14 @@ class Progress:
         task = self._bars.add_task(description, total=total)
         try:
             yield lambda: self._bars.advance(task)
+        finally:
+            self._bars.remove_task(task)
+
+    @contextlib.contextmanager
+    def count(self, description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar with the rate and the time left. Yields a function to call with the number so far."""
+        task = self._bars.add_task(description, total=total, counted=True)
+        try:
+            yield lambda done: self._bars.update(task, completed=done)
         finally:
             self._bars.remove_task(task)

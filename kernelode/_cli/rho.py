@@ -7,11 +7,11 @@ import numpy as np
 import typer
 
 from . import options
-from .data import DataSet, load
+from .data import load
 from .document import as_json
-from .errors import BadInput
 from .evidence import Split, build_problem
 from .figure import check_figure, save_figure
+from .inputs import Inputs, draw_inputs, take
 from .options import ActivationName, Recipe
 from .progress import Progress
 from .report import print_report
@@ -26,7 +26,7 @@ def rho(
     data: options.Data = "digits",
     classes: options.Classes = None,
     label_column: options.LabelColumn = None,
-    samples: options.Samples = None,
+    samples: Annotated[int | None, options.samples(_SAMPLES)] = None,
     input_scale: options.InputScale = "0.05",
     seed: options.Seed = 0,
     activation: options.Activation = ActivationName.erf,
@@ -113,13 +113,12 @@ def rho(
     with Progress() as progress:
         with progress.stage("Reading the data"):
             loaded = load(data, label_column=label_column, classes=classes)
-        factor = 1.0 if target is None else target / float(np.mean(loaded.variances()))
-        order = np.random.default_rng(seed).permutation(loaded.size)
-        drawn = np.sort(order[: _count("--samples", samples, _SAMPLES, 2, loaded.size)])
-        split, skipped = _split(loaded, order, train, test) if evidence else (None, "--no-evidence")
-        problem = None if split is None else build_problem(loaded, split, factor, noise)
-        study = run_study(network, loaded.kernel(drawn, factor), problem, points, progress)
+        inputs = draw_inputs(loaded, samples, _SAMPLES, 2, seed, target)
+        split, skipped = _split(inputs, train, test) if evidence else (None, "--no-evidence")
+        problem = None if split is None else build_problem(loaded, split, inputs.factor, noise)
+        study = run_study(network, inputs.kernel, problem, points, progress)
 
+    drawn, factor = inputs.samples, inputs.factor
     result = Result(recipe, loaded, drawn, factor, target, seed, study, split, problem, noise, skipped)
     if figure is not None:
         save_figure(study, figure)
@@ -129,26 +128,15 @@ def rho(
         print_report(result, figure)
 
 
-def _count(option: str, asked: int | None, default: int, lowest: int, available: int) -> int:
-    """How many samples to take: what was asked for, or the default as far as there are so many."""
-    if asked is None:
-        return min(default, available)
-    options.at_least(option, asked, lowest)
-    if asked > available:
-        raise BadInput(f"{option} is {asked}, but only {available} samples are there to take.")
-    return asked
-
-
-def _split(
-    data: DataSet, order: np.ndarray, train: int | None, test: int | None
-) -> tuple[Split | None, str | None]:
+def _split(inputs: Inputs, train: int | None, test: int | None) -> tuple[Split | None, str | None]:
     """Training and held-out samples, or the reason why there is no regression."""
+    data, order = inputs.data, inputs.order
     if data.labels is None:
         return None, f"{data.name} has no labels"
     if len(np.unique(data.labels)) < 2:
         return None, f"all labels in {data.name} are the same"
     if data.size < 10 and train is None and test is None:
         return None, f"{data.size} samples are too few to hold some out"
-    trained = _count("--train", train, min(_TRAIN, data.size // 2), 2, data.size - 1)
-    held_out = _count("--test", test, _TEST, 1, data.size - trained)
+    trained = take("--train", train, min(_TRAIN, data.size // 2), 2, data.size - 1)
+    held_out = take("--test", test, _TEST, 1, data.size - trained)
     return Split(order[:trained], order[trained : trained + held_out]), None

@@ -3,6 +3,7 @@
 Matplotlib is not imported before they are: who has axes has it.
 """
 
+from ._compare import plot_comparison as plot_comparison
 from ._scaling import (
     plot_evidence_against_scale as plot_evidence_against_scale,
     plot_response_against_scale as plot_response_against_scale,

@@ -13,7 +13,14 @@ else:
     Axes = Any
 
 #: Colour-blind safe (Okabe & Ito), and told apart by line style in print.
-_STYLES = [("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":")]
+STYLES: list[tuple[str, Any]] = [
+    ("#0072B2", "-"),
+    ("#D55E00", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#E69F00", (0, (5, 1, 1, 1, 1, 1))),
+    ("#56B4E9", (0, (1, 3))),
+]
 
 
 def plot_kernel_at_width(
@@ -39,10 +46,10 @@ def plot_kernel_at_width(
     depths, kernel = np.asarray(depths), np.asarray(mean_kernel)
     mean, spread = np.asarray(at_width.mean), np.asarray(at_width.standard_deviation)
     for number, (a, b) in enumerate(elements):
-        color, style = _STYLES[number % len(_STYLES)]
+        color, style = STYLES[number % len(STYLES)]
         low, high = mean[:, a, b] - spread[:, a, b], mean[:, a, b] + spread[:, a, b]
         axes.fill_between(depths, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.plot(depths, mean[:, a, b], style, color=color, label=f"({a}, {b})")
+        axes.plot(depths, mean[:, a, b], linestyle=style, color=color, label=f"({a}, {b})")
         axes.plot(depths, kernel[:, a, b], color=color, linewidth=0.6)
     axes.set_xlabel("depth")
     axes.set_ylabel("kernel")
@@ -66,8 +73,8 @@ def plot_moment_by_closure(
     **Returns** `axes`.
     """
     for number, (name, values) in enumerate(curves.items()):
-        color, style = _STYLES[number % len(_STYLES)]
-        axes.plot(np.asarray(depths), np.asarray(values), style, color=color, label=name)
+        color, style = STYLES[number % len(STYLES)]
+        axes.plot(np.asarray(depths), np.asarray(values), linestyle=style, color=color, label=name)
     if measured is not None:
         at, values, errors = measured
         axes.errorbar(at, values, errors, fmt="k.", capsize=2, label="simulation")
