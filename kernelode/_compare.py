@@ -8,10 +8,12 @@ from scipy.special import chdtrc
 
 from ._closure.base import AbstractMomentClosure, AbstractPairable
 from ._solution import Solution
+from ._start import FixedGram, GaussianRows
 from .ensemble import Ensemble, Extrapolation, Measured
 from .ensemble._describe import describe
 
 #: What a solution predicts, by the name of the estimate.
+_FEWEST = 8
 _PREDICTED = ("mean_kernel", "mean_correction", "kernel_covariance", "limit_covariance")
 
 
@@ -20,6 +22,7 @@ class Row(NamedTuple):
     theory does not know of itself; it is not part of `z`."""
 
     quantity: str
+    layer: int
     t: float
     labels: tuple[int, ...]
     theory: float
@@ -50,9 +53,12 @@ class Comparison(eqx.Module):
         return sorted(self.rows, key=lambda row: -abs(row.z))[:count]
 
     def __str__(self) -> str:
-        head = f"{'quantity':<18}{'t':>8} {'inputs':<12}{'theory':>12}{'measured':>12}{'+-':>10}{'z':>8}"
+        head = (
+            f"{'quantity':<18}{'layer':>6}{'t':>8} {'inputs':<12}{'theory':>12}{'measured':>12}"
+            f"{'+-':>10}{'z':>8}"
+        )
         lines = [
-            f"{row.quantity:<18}{row.t:>8.4g} {' '.join(map(str, row.labels)):<12}"
+            f"{row.quantity:<18}{row.layer:>6}{row.t:>8.4g} {' '.join(map(str, row.labels)):<12}"
             f"{row.theory:>12.5g}{row.measured:>12.5g}{row.standard_error:>10.2g}{row.z:>8.2f}"
             for row in self.rows
         ]
@@ -89,12 +95,15 @@ def compare(
     """
     ensemble = measured if isinstance(measured, Ensemble) else measured.first
     _check_networks(solution, ensemble)
+    if np.count_nonzero(ensemble.counts) < _FEWEST:
+        raise ValueError("`measured` has too few batches to know its errors: draw more networks.")
     if quantities is None:
         quantities = _default(solution, measured)
     unknown = [name for name in quantities if name not in _PREDICTED]
     if unknown:
         raise ValueError(f"`quantities` must be among {', '.join(_PREDICTED)}; got {unknown[0]!r}.")
     here, there = _common_depths(np.asarray(solution.ts), measured.ts)
+    _check_kernels(solution, ensemble, here, there)
     pairs = ensemble.elements.pairs or not isinstance(solution.closure, AbstractPairable)
     rows, scatters = [], []
     for name in quantities:
@@ -115,7 +124,8 @@ def compare(
         z = (value - expected) / safe
         for k, m in zip(*np.nonzero(random)):
             numbers = (x[k, m] for x in (expected, unsure, value, error, z))
-            rows.append(Row(name, float(measured.ts[there[k]]), labels[m], *map(float, numbers)))
+            where = (ensemble.layers[there[k]], float(measured.ts[there[k]]))
+            rows.append(Row(name, *where, labels[m], *map(float, numbers)))
         scatters.append((scatter / safe)[:, random])
     if not rows:
         raise ValueError("There is nothing random to compare: choose later layers.")
@@ -187,6 +197,22 @@ def _check_networks(solution: Solution, ensemble: Ensemble) -> None:
     if mine["type"] != theirs["type"] or differing:
         what = ", ".join(differing) or "type"
         raise ValueError(f"`solution` and `measured` are of different networks: they differ in {what}.")
+    start = FixedGram if ensemble.configuration["fixed_gram"] else GaussianRows
+    closure_start = getattr(solution.closure, "start", None)
+    if closure_start is not None and type(closure_start) is not start:
+        raise ValueError(f"`measured` has the start {start.__name__}, the closure of `solution` another.")
+
+
+def _check_kernels(solution: Solution, ensemble: Ensemble, here: list[int], there: list[int]) -> None:
+    """At discrete depth both have the same mean kernel, each by its own integrals."""
+    mine = np.asarray(solution.mean_kernel)[here]
+    theirs = ensemble.elements.unfold(ensemble.reference_kernel)[there]
+    tolerance = 1e-6 + 1e3 * float(np.finfo(mine.dtype).eps)
+    if not solution.stats and np.max(np.abs(mine - theirs)) > tolerance * np.max(np.abs(theirs)):
+        raise ValueError(
+            "`solution` and `measured` have different mean kernels: they differ in the input kernel, the "
+            "scales or the depth."
+        )
 
 
 def _common_depths(mine: np.ndarray, theirs: np.ndarray) -> tuple[list[int], list[int]]:

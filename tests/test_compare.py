@@ -91,8 +91,8 @@ def test_layouts_agree():
         assert len(rows) == 6 + 15  # covariances within pairs: 3 alone, 4 for each of 3 pairs
         for row in rows:
             whole = reference[row.quantity, row.labels]
-            np.testing.assert_allclose(row[3:5], whole[3:5], rtol=1e-6, atol=1e-9)
-            np.testing.assert_allclose(row[5:], whole[5:], rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(row[4:6], whole[4:6], rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(row[6:], whole[6:], rtol=1e-6, atol=1e-6)
 
 
 def test_a_comparison_says_what_it_found():
@@ -125,6 +125,14 @@ def test_comparisons_that_make_no_sense():
         ko.compare(ko.propagate(ko.MLP(ko.Tanh(), 3), PAIR), measured)
     with pytest.raises(ValueError, match="no depth in common"):
         ko.compare(ko.propagate(network, PAIR, layers=[1]), measured)
+    with pytest.raises(ValueError, match="different mean kernels"):
+        ko.compare(ko.propagate(network, 2 * PAIR), measured)
+    with pytest.raises(ValueError, match="the start GaussianRows, the closure of `solution` another"):
+        fixed = ko.GOnly(start=ko.FixedGram())
+        ko.compare(ko.propagate(network, PAIR, closure=fixed), measured)
+    with pytest.raises(ValueError, match="too few batches"):
+        few = en.sample(network, PAIR, width=16, samples=100, key=jr.key(0), batch=50)
+        ko.compare(ko.propagate(network, PAIR), few)
     with pytest.raises(ValueError, match="`quantities` must be among"):
         ko.compare(ko.propagate(network, PAIR), measured, ("sigma_kernel",))
     with pytest.raises(ValueError, match="needs a closure with moments"):

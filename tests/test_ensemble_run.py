@@ -200,7 +200,7 @@ def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
         found.save(path)
 
 
-def test_budgets():
+def test_budgets(tmp_path):
     goal = en.RelativeError(0.1, of="kernel_covariance")
     found = en.sample(NETWORK, PAIR, until=goal, samples=100_000, **OPTIONS)
     assert found.ended == "precision" and found.samples < 100_000
@@ -208,6 +208,13 @@ def test_budgets():
     within = en.AbsoluteError(0.05, of="mean_correction")
     found = en.sample(NETWORK, PAIR, until=within, **OPTIONS)
     assert np.all(found.mean_correction.standard_error <= 0.05)
+    # Enough already: nothing is drawn.
+    with_file = {"until": goal, "checkpoint": tmp_path / "run.npz", **OPTIONS}
+    first = en.sample(NETWORK, PAIR, **with_file)
+    assert same_numbers(first, en.sample(NETWORK, PAIR, **with_file))
+    # A start that does not fluctuate is no obstacle.
+    fixed = en.sample(NETWORK, PAIR, until=goal, start=en.FixedGram(), layers=[0, 4], **OPTIONS)
+    assert fixed.ended == "precision"
     began = time.monotonic()
     found = en.sample(NETWORK, PAIR, max_seconds=1.0, **OPTIONS)
     assert found.ended == "time" and 0.9 < time.monotonic() - began < 30
@@ -298,6 +305,9 @@ def test_other_wrong_arguments():
     with pytest.raises(ValueError, match="overflows"):
         wild = resnet(ko.ReLU(), 100, sw2=1e4, rho=10.0)
         en.sample(wild, PAIR, samples=100, **OPTIONS)
+    with pytest.raises(ValueError, match="overflows float32"):
+        large = resnet(ko.ReLU(), 4, sw2=100.0, rho=100.0)
+        en.sample(large, PAIR, samples=100, dtype="float32", **OPTIONS)
     with pytest.raises(ValueError, match="pass `pairs=True`"):
         en.sample(NETWORK, np.eye(400), samples=100, **options({"batch": 1}))
     with pytest.raises(TypeError, match="cannot be traced"):

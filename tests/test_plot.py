@@ -127,12 +127,12 @@ def comparison() -> ko.Comparison:
     """K1 of three elements at two depths, and V4 of eight components at one."""
     k1 = [((0, 0), 1.0), ((0, 1), -2.0), ((1, 1), 3.0)]
     rows = [
-        Row("mean_correction", t, labels, size * t, 0.1, size * t + 0.5, 0.25, 2.0)
+        Row("mean_correction", int(t), t, labels, size * t, 0.1, size * t + 0.5, 0.25, 2.0)
         for t in (1.0, 2.0)
         for labels, size in k1
     ]
     for number in range(8):
-        rows.append(Row("limit_covariance", 1.0, (0, 0, 0, number), 1.0, 0.0, 1.0, 0.1, 0.0))
+        rows.append(Row("limit_covariance", 1, 1.0, (0, 0, 0, number), 1.0, 0.0, 1.0, 0.1, 0.0))
     return ko.Comparison(rows, 1.0, 1.0, 0.5)
 
 

@@ -5,7 +5,6 @@ import pathlib
 from json import dumps as json_text
 from typing import Annotated
 
-import numpy as np
 import rich.console
 import typer
 
@@ -14,7 +13,7 @@ from kernelode.ensemble import Ensemble, Extrapolation, extrapolate
 
 from . import options
 from .ensemble_file import read_ensemble
-from .errors import BadInput, refusing
+from .errors import refusing
 from .figure import check_figure, save_axes
 from .progress import Progress
 from .report import make_table
@@ -22,8 +21,6 @@ from .result import as_text
 from .theory import PANEL, ClosureName, Order, moments_of
 
 _ROWS = 30
-#: Fewer bins than these do not say what the errors are.
-_BINS = 8
 _SYMBOLS = {"mean_correction": "K1", "kernel_covariance": "V4", "limit_covariance": "V4"}
 
 
@@ -73,9 +70,6 @@ def compare(
     # The exact closure comes last, and into the figure.
     names = list(reversed(ClosureName)) if closure is _Closures.both else [ClosureName(closure)]
     first, *others = ensembles = [read_ensemble(path) for path in files]
-    for path, one in zip(files, ensembles):
-        if np.count_nonzero(one.counts) < _BINS:
-            raise BadInput(f"{path} has too few batches of networks to know its errors: let it run on.")
     with refusing():
         measured = extrapolate(first, others[0]) if others else first
     found = {}
@@ -110,11 +104,11 @@ def _solve(ensemble: Ensemble, name: ClosureName, order: int) -> ko.Solution:
 
 
 def _print(console: rich.console.Console, name: ClosureName, comparison: ko.Comparison) -> None:
-    end = max(row.t for row in comparison.rows)
-    rows = [row for row in comparison.rows if row.t == end]
+    last = comparison.rows[-1]
+    rows = [row for row in comparison.rows if row.layer == last.layer]
     worst = sorted(rows, key=lambda row: -abs(row.z))[:_ROWS]
     columns = ("quantity", "inputs", "theory", "truncation", "measured", "+-", "z")
-    table = make_table(f"{name}, t = {end:.4g}", *columns)
+    table = make_table(f"{name}, layer {last.layer}, t = {last.t:.4g}", *columns)
     for row in rows:
         if row in worst:
             truncation = name.truncation(row.truncation)

@@ -21,7 +21,8 @@ class AbstractGoal(eqx.Module):
 
 
 class RelativeError(AbstractGoal):
-    """Every standard error at most `tolerance` times the largest entry of its layer.
+    """Every standard error at most `tolerance` times the largest entry of its layer, or a thousandth of
+    the largest of all (a start may have nothing to measure).
 
     **Arguments**
 
@@ -41,6 +42,7 @@ class RelativeError(AbstractGoal):
             return False
         axes = tuple(range(1, measured.value.ndim))
         size = np.max(np.abs(measured.value), axis=axes, keepdims=True)
+        size = np.maximum(size, 1e-3 * np.max(size))
         return bool(np.all(measured.standard_error <= self.tolerance * size))
 
 

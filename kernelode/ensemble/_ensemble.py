@@ -176,7 +176,7 @@ class Ensemble(eqx.Module):
                 sums={k.removeprefix("sums_"): v for k, v in arrays.items() if k.startswith("sums_")},
                 ended=str(arrays["ended"]),
             )
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a file of an ensemble: {error}") from error
 
     def to_xarray(self) -> Any:

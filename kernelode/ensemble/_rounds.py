@@ -13,6 +13,9 @@ from ._batch import Draw, run_batch
 #: Sums are kept in this many bins, whose scatter gives the errors.
 BINS = 64
 
+#: Errors are not estimated from fewer batches.
+FEWEST = 8
+
 #: Of each bin: the number of networks, and sums by name.
 Bins = list[tuple[int, dict[str, np.ndarray]]]
 

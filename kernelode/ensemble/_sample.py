@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 
 from .._architecture import AbstractArchitecture
 from .._checks import positive_integer
@@ -18,7 +19,7 @@ from ._budget import AbstractGoal
 from ._ensemble import Ensemble
 from ._network import Data
 from ._progress import reporting
-from ._rounds import BINS, Bins, add, batches, done, stacked, unstacked
+from ._rounds import BINS, FEWEST, Bins, add, batches, done, stacked, unstacked
 from ._sampler import AbstractSampler, BlockLaw
 from ._setup import prepare
 
@@ -59,7 +60,8 @@ def sample(
     - `key`: a key such as `jax.random.key(0)`.
     - `samples`: how many networks; rounded up to whole batches.
     - `until`: a precision to end at, such as `RelativeError(1e-3)`.
-    - `max_seconds`: end after this time. The first of the three that is reached ends the run.
+    - `max_seconds`: end after this time, but not before errors can be estimated. The first of the three
+        that is reached ends the run.
     - `layers`: increasing layer numbers to measure, of 0 .. depth; by default the last.
     - `sampler`: `BlockLaw()` (default) or `RealWeights()`.
     - `start`: `GaussianRows()` (default), what a Gaussian read-in makes, or `FixedGram()`: h^0 of random
@@ -78,12 +80,12 @@ def sample(
     **Returns** an `Ensemble`.
 
     **Raises** `ValueError` or `TypeError`, naming the argument, for wrong values, sizes that do not fit
-    into memory, and a checkpoint of a different run.
+    into memory, a checkpoint of a different run, and networks that overflow.
     """
     if samples is None and until is None and max_seconds is None:
         raise ValueError("One of `samples`, `until` and `max_seconds` must say when to end.")
-    if samples is not None and positive_integer("samples", samples) < 8:
-        raise ValueError(f"`samples` must be at least 8 for an estimate of errors, got {samples}.")
+    if samples is not None and positive_integer("samples", samples) < FEWEST:
+        raise ValueError(f"`samples` must be at least {FEWEST} for an estimate of errors; got {samples}.")
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"`max_seconds` must be positive, got {max_seconds!r}.")
     if until is not None and not isinstance(until, AbstractGoal):
@@ -117,14 +119,21 @@ def sample(
     last = math.inf if samples is None else -(-samples // size)
     began = saved = time.monotonic()
     looked = done(bins, size)
+    if until is not None and previous is not None and until.reached(previous):
+        return previous
     ended = "samples"
     try:
         with reporting(progress, samples) as report:
             for sums in batches(draw, key, done(bins, size), last):
+                if not all(np.all(np.isfinite(values)) for values in sums.values()):
+                    raise ValueError(
+                        f"Networks overflow in {draw.plan.dtype}: reduce the residual scale, depth or "
+                        "variances, or sample in float64."
+                    )
                 add(bins, size, sums)
                 number, now = done(bins, size), time.monotonic()
                 report(size * number)
-                if max_seconds is not None and now - began > max_seconds and number > 1:
+                if max_seconds is not None and now - began > max_seconds and number >= FEWEST:
                     ended = "time"
                     break
                 # Errors are looked at when there are a quarter more networks.
@@ -137,7 +146,7 @@ def sample(
                     _write(_filled(empty, bins, "interrupted"), path)
                     saved = now
     except KeyboardInterrupt:
-        if done(bins, size) < 8:
+        if done(bins, size) < FEWEST:
             raise
         ended = "interrupted"
         warnings.warn(f"Interrupted: {size * done(bins, size):,} networks are returned.", stacklevel=2)

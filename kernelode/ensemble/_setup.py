@@ -80,8 +80,12 @@ def prepare(
     _check_sizes(plan, sampler, network)
     elements = elements_of(count, pairs=pairs)
     chain = reference_chain(network, np.asarray(kernel), elements)
-    if not all(np.all(np.isfinite(x)) for x in chain):
-        raise ValueError("The mean kernel overflows: reduce the residual scale, depth or variances.")
+    # Products of up to three deviations are summed.
+    largest = float(jnp.finfo(dtype).max) ** 0.25
+    if not all(np.all(np.abs(x) < largest) for x in (chain.kernel, chain.moment)):
+        raise ValueError(
+            f"The mean kernel overflows {dtype.name}: reduce the residual scale, depth or variances."
+        )
     factor = _start_factor(kernel)
     literal = x is not None and not sampler.coupled
     draw = Draw(

@@ -3,7 +3,7 @@
 In the parametrisation W = sqrt(C_W / n) w, b = sqrt(C_b) beta, w and beta standard normal and all of
 them trained, the read-in and the read-out too, of a network whose one output y reads layer l:
 
-    Theta_ab = sum_{m <= l} (g_a . g_b) (C_W sigma_a . sigma_b / n_m + C_b),     g = d y / d (W sigma + b).
+    Theta_ab = sum_{m <= l} (g_a . g_b) (C_W sigma_a . sigma_b / n_m + C_b),    g = d y / d (W sigma + b).
 
 One backward pass for each l gives the g of all layers; no weight matrix is differentiated.
 """
