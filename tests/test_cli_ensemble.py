@@ -80,7 +80,7 @@ def test_choices_reach_the_library(folder, capsys):
     choices = ["--real-weights", "--pairs", "--fixed-gram", "--relative-error", "5", "--seed", "3"]
     found = run_json(arguments(folder, *choices), capsys)
     assert found["ended"] == "precision" and found["layers"] == [0, 3, 6]
-    assert np.shape(found["kernel_covariance"]) == (2, 2, 2, 3, 3) and found["variance_ratio"] is None
+    assert np.shape(found["kernel_covariance"]) == (3, 2, 2, 3, 3) and found["variance_ratio"] is None
     options = {"sampler": ko.ensemble.RealWeights(), "start": ko.FixedGram(), "pairs": True}
     expected = library(folder, layers=[3, 6], until=ko.ensemble.RelativeError(5), **options)
     assert np.array_equal(found["mean_kernel"], expected.mean_kernel.value)

@@ -113,17 +113,22 @@ def _walk(draw: Draw, start, key) -> Sums:
         put = lambda store: jax.tree.map(at_place, store, _measure(draw, *measured))
         return jax.lax.cond(place >= 0, put, lambda store: store, store)
 
-    def step(carry, xs):
-        state, store = carry
-        layer, width, place, reference, index = xs
+    # What a layer needs is handed on by the one before, in the carry: XLA would look it up in the stacked
+    # arrays for every neuron, at three times the cost of a layer.
+    def step(carry, following):
+        state, store, now = carry
+        layer, width, place, reference, index = now
         store = write(store, place, state, reference, width)
         layer_key = jr.fold_in(layers_key, index)
-        return (_next(draw, state, reference, Transition(layer, width), layer_key), store), None
+        state = _next(draw, state, reference, Transition(layer, width), layer_key)
+        return (state, store, following), None
 
     before = jax.tree.map(lambda x: x[:-1], draw.reference)
     index = jnp.arange(network.depth, dtype=jnp.uint32)
-    xs = (network.layers(), draw.widths[:-1], jnp.asarray(places[:-1]), before, index)
-    (state, store), _ = jax.lax.scan(step, (state, store), xs)
+    stacked = (network.layers(), draw.widths[:-1], jnp.asarray(places[:-1]), before, index)
+    first = jax.tree.map(lambda x: x[0], stacked)
+    following = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), stacked)
+    (state, store, _), _ = jax.lax.scan(step, (state, store, first), following)
     return write(store, jnp.asarray(places[-1]), state, here(-1), draw.widths[-1])
 
 

@@ -17,11 +17,13 @@ def standard_normals(key, shape: tuple[int, ...], dtype) -> Float[Array, "*shape
     """Independent standard normals. float32 with a threefry key; others as JAX makes them."""
     if jnp.dtype(dtype) != jnp.float32 or str(jax.random.key_impl(key)) != "threefry2x32":
         return jax.random.normal(key, shape, dtype)
-    half = (*shape[:-1], -(-shape[-1] // 2))
+    axis = max(len(shape) - 2, 0)
+    half = (*shape[:axis], -(-shape[axis] // 2), *shape[axis + 1 :])
     counter = jax.lax.iota(jnp.uint32, math.prod(half)).reshape(half)
     first, second = jax.random.key_data(key)
     words = jax.extend.random.threefry2x32_p.bind(first, second, jnp.zeros_like(counter), counter)
-    return jnp.concatenate([_normal(word) for word in words], axis=-1)[..., : shape[-1]]
+    normals = jnp.concatenate([_normal(word) for word in words], axis=axis)
+    return jax.lax.slice_in_dim(normals, 0, shape[axis], axis=axis)
 
 
 def _normal(word):
