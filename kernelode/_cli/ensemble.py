@@ -64,7 +64,7 @@ def ensemble(
     layers: Annotated[
         int,
         typer.Option(
-            help="Layers to measure, evenly spaced up to the last, from h^0 if that is random.",
+            help="Layers to measure, evenly spaced from h^0 to the last.",
             rich_help_panel=_SIMULATION,
         ),
     ] = 5,
