@@ -82,7 +82,7 @@ def test_choices_reach_the_library(folder, capsys):
     assert found["ended"] == "precision" and found["layers"] == [0, 3, 6]
     assert np.shape(found["kernel_covariance"]) == (3, 2, 2, 3, 3) and found["variance_ratio"] is None
     options = {"sampler": ko.ensemble.RealWeights(), "start": ko.FixedGram(), "pairs": True}
-    expected = library(folder, layers=[3, 6], until=ko.ensemble.RelativeError(5), **options)
+    expected = library(folder, layers=[0, 3, 6], until=ko.ensemble.RelativeError(5), **options)
     assert np.array_equal(found["mean_kernel"], expected.mean_kernel.value)
     raw = run_json(arguments(folder, "--no-control", "--max-seconds", "1e-3"), capsys)
     assert raw["ended"] == "time" and raw["variance_ratio"] is None

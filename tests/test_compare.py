@@ -1,6 +1,9 @@
 """Theory against simulation: the statistics of a comparison, and a small validation of both closures."""
 
 import itertools
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from kernelode._compare import _chi_square
 
 from .helpers import pair_kernel, resnet
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAIR = pair_kernel(1.0, 0.8, 0.3)
 
 
@@ -48,7 +52,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+BY_DEFAULT = "tanh", "relu", "mlp"
+CHOSEN = [n if n in BY_DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+
+
+@pytest.mark.parametrize("name", CHOSEN)
 def test_validation(name):
     """The tower agrees with networks of two widths, and the G-only closure does not where it must not."""
     network = CASES[name]
@@ -73,6 +81,7 @@ def test_validation(name):
         assert worst["limit_covariance"] > 6 and worst["mean_correction"] > 4
 
 
+@pytest.mark.slow
 def test_layouts_agree():
     kernel = jnp.array([[1.0, 0.3, 0.1], [0.3, 0.8, 0.0], [0.1, 0.0, 1.5]])
     network = resnet(ko.ReLU(), 3)
@@ -109,7 +118,9 @@ def test_a_comparison_says_what_it_found():
     mean = ko.compare(ko.propagate(network, PAIR), measured)
     assert {row.quantity for row in mean.rows} == {"mean_kernel"}
     chosen = ko.compare(
-        ko.propagate(network, PAIR, closure=ko.GOnly()), measured, ("mean_kernel", "kernel_covariance")
+        ko.propagate(network, PAIR, closure=ko.WickTower(8)),
+        measured,
+        ("mean_kernel", "kernel_covariance"),
     )
     (row,) = [r for r in chosen.rows if r.quantity == "mean_kernel" and r.labels == (0, 1)]
     assert row.measured == measured.mean_kernel.value[1, 0, 1]
@@ -128,7 +139,7 @@ def test_comparisons_that_make_no_sense():
     with pytest.raises(ValueError, match="different mean kernels"):
         ko.compare(ko.propagate(network, 2 * PAIR), measured)
     with pytest.raises(ValueError, match="the start GaussianRows, the closure of `solution` another"):
-        fixed = ko.GOnly(start=ko.FixedGram())
+        fixed = ko.WickTower(4, start=ko.FixedGram())
         ko.compare(ko.propagate(network, PAIR, closure=fixed), measured)
     with pytest.raises(ValueError, match="too few batches"):
         few = en.sample(network, PAIR, width=16, samples=100, key=jr.key(0), batch=50)
@@ -139,10 +150,21 @@ def test_comparisons_that_make_no_sense():
         ko.compare(ko.propagate(network, PAIR), measured, ("mean_correction",))
     start = en.sample(network, PAIR, width=16, samples=100, key=jr.key(0), layers=[0])
     with pytest.raises(ValueError, match="nothing random"):
-        theory = ko.propagate(network, PAIR, closure=ko.GOnly())
+        theory = ko.propagate(network, PAIR, closure=ko.WickTower(4))
         ko.compare(theory, start, ("mean_correction",))
     other = en.sample(network, PAIR, width=32, samples=100, key=jr.key(0), control=False)
     with pytest.raises(ValueError, match="differ in controlled"):
         en.extrapolate(measured, other)
     with pytest.raises(ValueError, match="Two different widths"):
         en.extrapolate(measured, measured)
+
+
+@pytest.mark.slow
+def test_the_validation_of_the_documentation():
+    """All cases, two widths, two and three inputs: the script fails if the tower does."""
+    script = ROOT / "benchmarks" / "validation.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("| 2 |") == 8 and done.stdout.count("| 3 |") == 8

@@ -254,8 +254,15 @@ def test_pairs_are_a_part_of_everything():
                 np.testing.assert_allclose(part[a, b], block, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("network", [resnet(ko.Tanh(), 6, rho=0.4), ko.MLP(ko.Erf(), 3)], ids=["r", "m"])
-@pytest.mark.parametrize("sampler", [en.BlockLaw(), en.RealWeights()], ids=["block law", "weights"])
+RESPONSES = [
+    (resnet(ko.Tanh(), 6, rho=0.4), en.BlockLaw()),
+    (ko.MLP(ko.Erf(), 3), en.RealWeights()),
+    pytest.param(resnet(ko.Tanh(), 6, rho=0.4), en.RealWeights(), marks=pytest.mark.slow),
+    pytest.param(ko.MLP(ko.Erf(), 3), en.BlockLaw(), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("network, sampler", RESPONSES)
 def test_responses(network, sampler):
     """Means of derivatives along paths are derivatives of means: chi_out, with its correction in 1/n."""
     n = 64
@@ -273,6 +280,7 @@ def test_responses(network, sampler):
     assert found.response_off_diagonal.value.shape == (1, 2, 2)
 
 
+@pytest.mark.slow
 def test_tangent_kernel_at_large_width():
     x = jr.normal(jr.key(5), (2, 4), jnp.float32)
     network = resnet(ko.Erf(), 3, rho=0.5, output_weight_variance=1.3, output_bias_variance=0.2)

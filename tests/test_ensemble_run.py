@@ -279,6 +279,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"layers": []}, ValueError, "`layers` must be increasing"),
     ({"sampler": en.RealWeights(), "control": True}, ValueError, "`control=True` needs"),
     ({"tangent_kernel": True}, ValueError, "`tangent_kernel=True` needs weights"),
+    ({"dtype": "int32"}, ValueError, "`dtype` must be float32 or float64, got int32"),
     ({"max_seconds": -1}, ValueError, "`max_seconds` must be positive"),
     ({"start": en.FixedGram(), "width": 1}, ValueError, "`width` must be at least 2"),
     ({"checkpoint": "run.txt"}, ValueError, "must end in .npz"),

@@ -64,6 +64,7 @@ def test_implicit_gradients(case):
     assert relative_error(elasticity, -0.5) < 1e-12
 
 
+@pytest.mark.slow
 def test_second_derivative_is_implicit_too():
     value = lambda q: diagonal(resnet(ko.Erf(), 10), q).value[0]
     expected = central_difference(jax.grad(value), 0.05, 1e-3)
@@ -119,6 +120,7 @@ def test_no_critical_kernel_beyond_the_threshold():
     assert bool((diagonal(beyond, 1e-6).status == ko.STATUS.decreasing)[0])
 
 
+@pytest.mark.slow
 def test_finite_depth_approaches_the_limit():
     limit = ko.optimal_flow_time(resnet(ko.Erf(), 1), PAIR)
     for name, bounds in (("diagonal", (4e-4, 2.1e-5)), ("off_diagonal", (2e-3, 7e-5))):

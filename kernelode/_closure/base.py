@@ -7,7 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._architecture.base import AbstractArchitecture, Layer
+from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._start import AbstractStart, FixedGram
 
 
 class AbstractClosure(eqx.Module):
@@ -78,12 +79,17 @@ class AbstractPairable(AbstractMomentClosure):
         """The same closure on all pairs of inputs, at a cost of order n^2."""
 
 
-def check_single_layer_blocks(network: AbstractArchitecture) -> None:
-    """Refuse blocks whose inner layers fluctuate on their own."""
+def check_supported(network: AbstractArchitecture, start: AbstractStart) -> None:
+    """Refuse blocks whose inner layers fluctuate on their own, and a start that has no meaning."""
     if network.layers_per_block != 1:
         raise ValueError(
             "Moments of order 1/n are known for one layer a block; the network has "
             f"`layers_per_block={network.layers_per_block}`."
+        )
+    if isinstance(start, FixedGram) and not isinstance(network, AbstractResidualNetwork):
+        raise ValueError(
+            "`FixedGram()` is a start of residual networks: a feed-forward one forgets h^0. Its kernel "
+            "is deterministic at the start as it is."
         )
 
 

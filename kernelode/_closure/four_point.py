@@ -21,7 +21,7 @@ from .base import (
     AbstractMomentClosure,
     AbstractPairable,
     WidthMoments,
-    check_single_layer_blocks,
+    check_supported,
     read_out_layer,
 )
 from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_power, turning
@@ -71,7 +71,7 @@ class WickTower(AbstractPairable):
         return WickTowerPairs(self.order, self.terms, self.start)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
-        check_single_layer_blocks(network)
+        check_supported(network, self.start)
         n, d = kernel.shape[0], self._degrees(network)
         first, second = elements = all_elements(n)
         gamma = wishart(kernel, elements)

@@ -30,7 +30,7 @@ from .._expectation import pair_moments, variance_derivatives
 from .._expectation.products import pair_fourth_moments
 from .._kernel import Block, as_block, as_matrix
 from .._start import AbstractStart, GaussianRows, upstream_moments
-from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_single_layer_blocks
+from .base import AbstractMomentClosure, AbstractPairable, WidthMoments, check_supported
 from .drift_derivatives import DriftDerivatives, drift_derivatives
 from .elements import PAIR, all_elements, element_numbers, own_pairs, wick_noise, wishart
 
@@ -65,7 +65,7 @@ class GOnly(AbstractPairable):
         return GOnlyPairs(self.corrected, self.start)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> KernelMoments:
-        check_single_layer_blocks(network)
+        check_supported(network, self.start)
         if not isinstance(network, AbstractResidualNetwork):
             raise ValueError(
                 "The four-point covariance of a feed-forward network needs moments of four inputs: use "
@@ -158,7 +158,7 @@ class GOnlyPairs(AbstractMomentClosure):
     start: AbstractStart
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> KernelMoments:
-        check_single_layer_blocks(network)
+        check_supported(network, self.start)
         n, block = kernel.shape[0], as_block(kernel)
         stream = isinstance(network, AbstractResidualNetwork)
         a, b = np.arange(n)[:, None, None], np.arange(n)[None, :, None]

@@ -11,7 +11,7 @@ from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, 
 from .._chunks import map_in_chunks
 from .._expectation.chaos import InputChaos, coefficient_errors, correlation, input_chaos
 from .._start import AbstractStart, upstream_moments
-from .base import AbstractMomentClosure, WidthMoments, check_single_layer_blocks, read_out_layer
+from .base import AbstractMomentClosure, WidthMoments, check_supported, read_out_layer
 from .chaos_basis import Degrees, degrees, frame
 from .chaos_couplings import PairChaos, couplings, degree_step, pair_chaos, top_degree
 from .elements import PAIR
@@ -42,7 +42,7 @@ class WickTowerPairs(AbstractMomentClosure):
     start: AbstractStart
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> PairTowers:
-        check_single_layer_blocks(network)
+        check_supported(network, self.start)
         rows, columns = input_pairs(kernel.shape[0])
         variances, covariances = jnp.diagonal(kernel), kernel[rows, columns]
         d = self._degrees(network)

@@ -29,7 +29,7 @@ from .._activation.base import (
     AbstractHomogeneousActivation,
     AbstractKinkedActivation,
 )
-from .kinked import kinked_rule
+from .kinked import kinked_steps
 from .moments import Moments
 from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
 from .wedge import homogeneous_coefficients
@@ -113,10 +113,8 @@ def input_chaos(
     """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power."""
     if kinks := _kinks(activation):
         positive = jnp.where(q > 0, q, 1)
-        z, weights = (
-            x[0] for x in kinked_rule(kinks, jnp.sqrt(positive)[None, None], chaos_reach(order))
-        )
-        steps = weights * jnp.exp(z**2 / 2)  # the rule without the normal density
+        scale = jnp.sqrt(positive)[None, None]
+        z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order)))
         basis = scan_hermite(z, terms + order)
         lowest = basis[: order + 1]
     else:

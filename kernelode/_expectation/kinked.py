@@ -114,8 +114,18 @@ def kinked_rule(kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: flo
     return panel_rule(jnp.asarray(_mirrored(kinks), scale.dtype)[None, :] / scale, reach)
 
 
+def kinked_steps(kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float):
+    """The same without the density: nodes, and steps with integral f dz / sqrt(2 pi) = sum step f."""
+    return _panels(jnp.asarray(_mirrored(kinks), scale.dtype)[None, :] / scale, reach)
+
+
 def panel_rule(inner: Float[Array, "n edge"], reach: float = 12.0):
     """Gauss-Legendre on each panel between the given positions, in increasing order."""
+    z, steps = _panels(inner, reach)
+    return z, steps * jnp.exp(-(z**2) / 2)
+
+
+def _panels(inner: Float[Array, "n edge"], reach: float):
     per_panel = 448
     inner = jnp.clip(inner, -reach, reach)
     edge = jnp.full_like(inner[:, :1], reach)
@@ -124,7 +134,7 @@ def panel_rule(inner: Float[Array, "n edge"], reach: float = 12.0):
     middles, halves = (edges[:, 1:] + edges[:, :-1]) / 2, (edges[:, 1:] - edges[:, :-1]) / 2
     z = (middles[:, :, None] + halves[:, :, None] * points[None, None, :]).reshape(inner.shape[0], -1)
     widths = (halves[:, :, None] * steps[None, None, :]).reshape(inner.shape[0], -1)
-    return z, widths * jnp.exp(-(z**2) / 2) / jnp.sqrt(2 * jnp.asarray(np.pi, z.dtype))
+    return z, widths / jnp.sqrt(2 * jnp.asarray(np.pi, z.dtype))
 
 
 def _spectrum_on(z, weighted_values, terms: int):

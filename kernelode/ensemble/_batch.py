@@ -215,7 +215,7 @@ def _measure(draw: Draw, state: State, reference: Reference, width) -> Sums:
         x = x + _deviations(elements, companion.free, reference.kernel)
     x = jnp.concatenate([x, _sigma_response(draw, companion, reference, width)])
     lin = jnp.mean(x, axis=-1)
-    neurons = _seconds(elements, x.reshape(x.shape[0], -1)) / x.shape[-1] ** 2
+    neurons = _seconds(elements, x.reshape(x.shape[0], -1)) / float(x.shape[-1]) ** 2
     return sums | {"l": jnp.sum(lin, axis=1), "ll": _seconds(elements, lin), "xx": neurons}
 
 

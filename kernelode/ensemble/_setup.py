@@ -49,7 +49,7 @@ def prepare(
     x = inputs.x if isinstance(inputs, Data) else None
     kernel = checked_kernel(network.read_in(inputs.x) if isinstance(inputs, Data) else inputs, "inputs")
     count = kernel.shape[0]
-    dtype = kernel.dtype if dtype is None else jnp.dtype(dtype)
+    dtype = _checked_dtype(kernel.dtype if dtype is None else dtype)
     possible = sampler.coupled and network.layers_per_block == 1
     if control and not possible:
         raise ValueError("`control=True` needs `BlockLaw()` and one layer a block.")
@@ -138,6 +138,15 @@ def _check_types(network, inputs, key, sampler, start) -> None:
         raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
 
 
+def _checked_dtype(dtype) -> np.dtype:
+    dtype = jnp.dtype(dtype)
+    if dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"`dtype` must be float32 or float64, got {dtype.name}.")
+    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
+        raise ValueError("`dtype` float64 needs `jax.config.update('jax_enable_x64', True)`.")
+    return dtype
+
+
 def _checked_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     if layers is None:
         return (depth,)
@@ -178,7 +187,9 @@ def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractArchitec
     per_network *= 3 if plan.responses else 1
     if plan.tangent_kernel:
         per_network += 3 * network.depth * network.layers_per_block * plan.inputs * plan.neurons
-    needed = 1.5 * per_network * plan.batch * np.dtype(plan.dtype).itemsize
+    # Devices of a CPU share its memory.
+    copies = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    needed = 1.5 * copies * per_network * plan.batch * np.dtype(plan.dtype).itemsize
     what = f"{plan.batch} networks at once, of {plan.inputs} inputs and width {plan.neurons},"
     check_memory(needed, what, "Reduce `batch`, `width` or the number of inputs.")
     seconds = 18 * count if plan.pairs else 2 * count**2
