@@ -52,7 +52,7 @@ CASES = {
 }
 
 
-BY_DEFAULT = "tanh", "relu", "mlp"
+BY_DEFAULT = "tanh", "mlp"
 CHOSEN = [n if n in BY_DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
 
 

@@ -136,7 +136,10 @@ def test_a_sweep_compiles_once():
     assert count == 1
 
 
-@pytest.mark.parametrize("activation", [ko.Erf(), ko.Tanh(), ko.ReLU(), ko.GELU()])
+SWEPT = [ko.Erf(), pytest.param(ko.Tanh(), marks=pytest.mark.slow), ko.ReLU(), ko.GELU()]
+
+
+@pytest.mark.parametrize("activation", SWEPT)
 @pytest.mark.parametrize("name", ["residual_scale", "weight_variance", "bias_variance"])
 def test_gradients(activation, name):
     net = resnet(activation, 4, rho=0.5)

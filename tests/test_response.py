@@ -172,7 +172,7 @@ def test_biases_and_read_out_drop_out():
     assert relative_error(dressed.off_diagonal, 3 * plain.off_diagonal) < 1e-14
 
 
-@pytest.mark.parametrize("activation", [ko.Erf(), ko.Tanh()])
+@pytest.mark.parametrize("activation", [ko.Erf(), pytest.param(ko.Tanh(), marks=pytest.mark.slow)])
 def test_autonomous_flow(activation):
     # chi(t) = Q(K(t))/Q(K(0)) on the diagonal; chi Q(k(0)) = Q(k(t)) for the whole pair.
     net = resnet(activation, 1)
@@ -240,6 +240,7 @@ def test_degenerate_inputs_are_finite(activation, kernel):
     assert jnp.isfinite(gradient)
 
 
+@pytest.mark.slow
 def test_gradient_and_vmap_of_a_response():
     def total(sw2):
         return jnp.sum(ko.response(resnet(ko.Tanh(), 4, sw2), K3).off_diagonal)

@@ -71,6 +71,7 @@ def test_second_derivative_is_implicit_too():
     assert relative_error(jax.jacfwd(jax.grad(value))(0.05), expected) < 1e-6
 
 
+@pytest.mark.slow
 def test_gradient_with_respect_to_an_activation_parameter():
     value = lambda w: diagonal(resnet(ko.Sin(w), 10), 0.05).value[0]
     assert relative_error(jax.grad(value)(1.1), central_difference(value, 1.1, 1e-3)) < 1e-9
@@ -162,6 +163,7 @@ def test_pair_reference(case):
     assert found.value[0, 1] == found.value[1, 0]
 
 
+@pytest.mark.slow
 def test_pair_gradient():
     def value(ab):
         kernel = pair_kernel(0.05, 0.05, 0.0) + ab * jnp.array([[0.0, 1.0], [1.0, 0.0]])
