@@ -1,5 +1,7 @@
 """Python-level checks of arguments: what is concrete is refused here, before anything is traced."""
 
+from collections.abc import Iterable, Sequence
+
 import jax.core
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +54,14 @@ def positive_integer(name: str, value) -> int:
     if value < 1:
         raise ValueError(f"`{name}` must be at least 1, got {value}.")
     return int(value)
+
+
+def checked_layers(layers: Sequence[int] | None, depth: int, default: Iterable[int]) -> tuple[int, ...]:
+    """`layers`, or the `default`, if they are increasing layer numbers of a network of that depth."""
+    chosen = tuple(default) if layers is None else tuple(int(layer) for layer in layers)
+    increasing = all(before < after for before, after in zip(chosen, chosen[1:]))
+    if not chosen or not increasing or chosen[0] < 0 or chosen[-1] > depth:
+        raise ValueError(
+            f"`layers` must be increasing numbers between 0 and the depth, {depth}; got {layers!r}."
+        )
+    return chosen

@@ -11,9 +11,9 @@ from ._solution import Solution
 from ._start import FixedGram, GaussianRows
 from .ensemble import Ensemble, Extrapolation, Measured
 from .ensemble._describe import describe
+from .ensemble._rounds import FEWEST
 
 #: What a solution predicts, by the name of the estimate.
-_FEWEST = 8
 _PREDICTED = ("mean_kernel", "mean_correction", "kernel_covariance", "limit_covariance")
 
 
@@ -95,7 +95,7 @@ def compare(
     """
     ensemble = measured if isinstance(measured, Ensemble) else measured.first
     _check_networks(solution, ensemble)
-    if np.count_nonzero(ensemble.counts) < _FEWEST:
+    if np.count_nonzero(ensemble.counts) < FEWEST:
         raise ValueError("`measured` has too few batches to know its errors: draw more networks.")
     if quantities is None:
         quantities = _default(solution, measured)

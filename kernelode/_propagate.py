@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
+from ._checks import checked_layers
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._kernel import cast, checked_kernel
@@ -40,23 +41,11 @@ def propagate(
     **Raises** `ValueError` for an invalid kernel or layer numbers.
     """
     kernel = checked_kernel(kernel)
-    saved = _checked_layers(layers, network.depth)
+    saved = checked_layers(layers, network.depth, range(network.depth + 1))
     solution = _propagate(network, kernel, MeanOnly() if closure is None else closure, saved)
     if throw:
         solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
     return solution
-
-
-def _checked_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    if layers is None:
-        return tuple(range(depth + 1))
-    saved = tuple(int(layer) for layer in layers)
-    increasing = all(before < after for before, after in zip(saved, saved[1:]))
-    if not saved or not increasing or saved[0] < 0 or saved[-1] > depth:
-        raise ValueError(
-            f"`layers` must be increasing numbers between 0 and the depth, {depth}; got {layers!r}."
-        )
-    return saved
 
 
 @eqx.filter_jit

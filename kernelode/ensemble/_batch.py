@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Array
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._architecture.base import Layer
 from ._elements import Elements, elements_of
 from ._factor import apply_factor
-from ._network import Data, Transition, block, first_layer, layer_weights, present, read_in
+from ._network import Data, block, first_layer, layer_weights, present, read_in
 from ._plan import Plan
 from ._reference import Reference
 from ._sampler import AbstractSampler
@@ -120,7 +121,7 @@ def _walk(draw: Draw, start, key) -> Sums:
         layer, width, place, reference, index = now
         store = write(store, place, state, reference, width)
         layer_key = jr.fold_in(layers_key, index)
-        state = _next(draw, state, reference, Transition(layer, width), layer_key)
+        state = _next(draw, state, reference, layer, width, layer_key)
         return (state, store, following), None
 
     before = jax.tree.map(lambda x: x[:-1], draw.reference)
@@ -147,9 +148,8 @@ def _first(draw: Draw, start, key) -> State:
     return State(h, kernel, Companion(free, response))
 
 
-def _next(draw: Draw, state: State, reference: Reference, transition: Transition, key) -> State:
+def _next(draw: Draw, state: State, reference: Reference, layer: Layer, width, key) -> State:
     """One layer of the networks, and of their references on the same normals."""
-    layer, width = transition.layer, transition.width
     weights = layer_weights(draw.network, draw.plan, width)
     increment, z = block(draw.network, draw.sampler, weights, state.h, key)
     h = layer.skip * state.h + layer.scale * increment if draw.residual else increment

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -122,9 +123,8 @@ class Ensemble(eqx.Module):
         or have the same key: then they are the same samples.
         """
         mine, theirs = self.configuration, other.configuration
-        differing = [k for k in mine if k not in _OF_THE_RUN and mine[k] != theirs.get(k)]
-        if differing:
-            raise ValueError(f"The ensembles differ in {', '.join(differing)}: they cannot be merged.")
+        if differing := differences(mine, theirs, _OF_THE_RUN):
+            raise ValueError(f"The ensembles differ in {differing}: they cannot be merged.")
         keys = [*_keys(mine), *_keys(theirs)]
         if len(keys) > len({json.dumps(key) for key in keys}):
             raise ValueError("The ensembles were drawn with the same key: they are the same networks.")
@@ -253,13 +253,16 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
     **Raises** `ValueError` if the two differ in anything but width, samples and key, or not in width.
     """
     free = (*_OF_THE_RUN, "width", "widths", "neurons", "batch")
-    mine, theirs = first.configuration, second.configuration
-    differing = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
-    if differing:
-        raise ValueError(f"The ensembles differ in {', '.join(differing)}: there is no common limit.")
+    if differing := differences(first.configuration, second.configuration, free):
+        raise ValueError(f"The ensembles differ in {differing}: there is no common limit.")
     if first.width == second.width:
         raise ValueError(f"Two different widths are needed, both are {first.width}.")
     return Extrapolation(first, second)
+
+
+def differences(mine: dict, theirs: dict, free: Sequence[str]) -> str:
+    """The names of what two configurations differ in, but for those that are `free` to differ."""
+    return ", ".join(k for k in mine if k not in free and mine[k] != theirs.get(k))
 
 
 def versions() -> dict[str, str]:

@@ -1,14 +1,11 @@
 """A batch of random networks of finite width, layer by layer."""
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture
-from .._architecture.base import Layer
 from .._checks import as_real_array
 from .._custom_types import RealLike
 from ._factor import apply_factor, row_factor
@@ -33,13 +30,6 @@ class Data(eqx.Module):
         self.x = as_real_array("x", x)
 
 
-class Transition(NamedTuple):
-    """A layer of finitely many neurons: what it scales and skips, and the width n_l that it reads."""
-
-    layer: Layer
-    width: Float[Array, ""]
-
-
 def layer_weights(network: AbstractArchitecture, plan: Plan, width: Float[Array, ""]) -> Weights:
     """The law of weights that read the first `width` of the simulated neurons."""
     mask = present(plan, width)
@@ -54,10 +44,14 @@ def present(plan: Plan, width: Float[Array, ""]) -> Float[Array, " neuron"]:
 def block(network, sampler: AbstractSampler, weights: Weights, h: Neurons, key):
     """f(h) of a block of one or more layers, and the normals of the last one."""
     z = None
-    for k in range(network.layers_per_block):
-        layer_key = key if k == 0 else jr.fold_in(key, k)
+    for layer_key in block_keys(network, key):
         h, z = sampler.layer(layer_key, network.activation, h, weights)
     return h, z
+
+
+def block_keys(network: AbstractArchitecture, key) -> list:
+    """A key for each layer of a block."""
+    return [key if k == 0 else jr.fold_in(key, k) for k in range(network.layers_per_block)]
 
 
 def first_layer(plan: Plan, factor: Float[Array, "inputs inputs"], key) -> tuple[Neurons, Neurons]:

@@ -1,5 +1,6 @@
 """Batches on all local devices, in order, and the bins that their sums go into."""
 
+import itertools
 from collections.abc import Iterator
 
 import equinox as eqx
@@ -30,20 +31,14 @@ def batches(draw: Draw, key, first: int, last: int | float) -> Iterator[dict[str
         return _round(draw, jax.device_put(keys, NamedSharding(mesh, PartitionSpec("device"))), mesh)
 
     ahead = launch(first) if first < last else None
-    for start in _count(first, mesh.size):
+    for start in itertools.count(first, mesh.size):
         if start >= last:
             return
         current = ahead
         ahead = launch(start + mesh.size) if start + mesh.size < last else None
         sums = jax.tree.map(np.asarray, current)
-        for place in range(min(mesh.size, int(min(last - start, mesh.size)))):
+        for place in range(int(min(last - start, mesh.size))):
             yield {name: values[place] for name, values in sums.items()}
-
-
-def _count(start: int, step: int) -> Iterator[int]:
-    while True:
-        yield start
-        start += step
 
 
 @eqx.filter_jit

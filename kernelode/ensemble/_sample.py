@@ -16,7 +16,7 @@ from .._checks import positive_integer
 from .._custom_types import RealLike
 from .._start import FixedGram, GaussianRows
 from ._budget import AbstractGoal
-from ._ensemble import Ensemble
+from ._ensemble import Ensemble, differences
 from ._network import Data
 from ._progress import reporting
 from ._rounds import BINS, FEWEST, Bins, add, batches, done, stacked, unstacked
@@ -172,12 +172,8 @@ def _checked_path(checkpoint) -> pathlib.Path:
 
 
 def _check_same(previous: Ensemble, now: Ensemble, path) -> None:
-    mine, theirs = previous.configuration, now.configuration
-    differing = [k for k in theirs if k != "versions" and mine.get(k) != theirs[k]]
-    if differing:
-        raise ValueError(
-            f"`checkpoint` {path} is of another run, which differs in: {', '.join(differing)}."
-        )
+    if differing := differences(now.configuration, previous.configuration, ("versions",)):
+        raise ValueError(f"`checkpoint` {path} is of another run, which differs in: {differing}.")
 
 
 def _write(ensemble: Ensemble, path: pathlib.Path) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
-from .._checks import is_concrete, positive_integer
+from .._checks import checked_layers, is_concrete, positive_integer
 from .._kernel import cast, checked_kernel
 from .._start import FixedGram, GaussianRows
 from ._batch import Draw
@@ -55,6 +55,9 @@ def prepare(
         raise ValueError("`control=True` needs `BlockLaw()` and one layer a block.")
     if tangent_kernel and sampler.coupled:
         raise ValueError("`tangent_kernel=True` needs weights: pass `sampler=RealWeights()`.")
+    literal = x is not None and not sampler.coupled
+    if literal and responses:
+        raise ValueError("`responses=True` changes K^0: pass a kernel, not `Data`, with `RealWeights()`.")
     width = positive_integer("width", width)
     widths = _widths(network, width)
     fixed_gram = isinstance(start, FixedGram)
@@ -68,8 +71,8 @@ def prepare(
         inputs=count,
         width=width,
         neurons=max(widths),
-        batch=_batch(batch, sampler, count, max(widths), samples),
-        layers=_checked_layers(layers, network.depth),
+        batch=_batch(batch, sampler, max(widths), samples),
+        layers=checked_layers(layers, network.depth, (network.depth,)),
         pairs=pairs,
         controlled=possible if control is None else bool(control),
         responses=responses,
@@ -87,7 +90,6 @@ def prepare(
             f"The mean kernel overflows {dtype.name}: reduce the residual scale, depth or variances."
         )
     factor = _start_factor(kernel)
-    literal = x is not None and not sampler.coupled
     draw = Draw(
         network=cast(network, dtype),
         sampler=sampler,
@@ -97,8 +99,6 @@ def prepare(
         reference=jax.tree.map(lambda x: jnp.asarray(x, dtype), chain),
         plan=plan,
     )
-    if literal and responses:
-        raise ValueError("`responses=True` changes K^0: pass a kernel, not `Data`, with `RealWeights()`.")
     here = list(plan.layers)
     configuration = {
         "network": describe(network),
@@ -147,18 +147,6 @@ def _checked_dtype(dtype) -> np.dtype:
     return dtype
 
 
-def _checked_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    if layers is None:
-        return (depth,)
-    chosen = tuple(int(layer) for layer in layers)
-    increasing = all(before < after for before, after in zip(chosen, chosen[1:]))
-    if not chosen or not increasing or chosen[0] < 0 or chosen[-1] > depth:
-        raise ValueError(
-            f"`layers` must be increasing numbers between 0 and the depth, {depth}; got {layers!r}."
-        )
-    return chosen
-
-
 def _widths(network: AbstractArchitecture, width: int) -> tuple[int, ...]:
     """n_l of layers 0 .. depth."""
     relative = [*np.asarray(network.layers().width, float), float(network.last_width)]
@@ -171,7 +159,7 @@ def _widths(network: AbstractArchitecture, width: int) -> tuple[int, ...]:
     return tuple(int(w) for w in widths)
 
 
-def _batch(batch, sampler: AbstractSampler, inputs: int, neurons: int, samples: int | None) -> int:
+def _batch(batch, sampler: AbstractSampler, neurons: int, samples: int | None) -> int:
     if batch is not None:
         return positive_integer("batch", batch)
     fitting = max(1, 6 * _IN_CACHE // sampler.numbers(1, neurons))

@@ -14,7 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._network import Data, first_layer, layer_weights, read_in
+from ._network import Data, block_keys, first_layer, layer_weights, read_in
 from ._normals import standard_normals
 from ._plan import Plan
 from ._sampler import AbstractSampler, Weights
@@ -28,13 +28,11 @@ def tangent_kernels(
     first_key, layers_key = jr.split(key)
     if isinstance(start, Data):
         h0 = read_in(network, plan, start.x, first_key)
-        gram = network.input_weight_variance * start.x @ start.x.T / start.x.shape[1]
-        kernel = gram + network.input_bias_variance
+        kernel = network.read_in(start.x)
     else:
         h0, _ = first_layer(plan, start, first_key)
         kernel = start @ start.T
     residual = isinstance(network, AbstractResidualNetwork)
-    steps = network.layers_per_block
     vector = standard_normals(jr.fold_in(layers_key, network.depth), h0.shape[1:], h0.dtype)
 
     def read_out(h, width):
@@ -49,10 +47,9 @@ def tangent_kernels(
     def one_layer(h, pushes, layer, width, layer_key):
         weights = layer_weights(network, plan, width)
         u, grams = h, []
-        for k in range(steps):
-            inner_key = layer_key if k == 0 else jr.fold_in(layer_key, k)
+        for inner_key, push in zip(block_keys(network, layer_key), pushes):
             grams.append(_layer_gram(network.activation(u), weights))
-            u = sampler.layer(inner_key, network.activation, u, weights)[0] + pushes[k]
+            u = sampler.layer(inner_key, network.activation, u, weights)[0] + push
         following = layer.skip * h + layer.scale * u if residual else u
         return following, jnp.stack(grams)
 
@@ -68,7 +65,7 @@ def tangent_kernels(
         y, own = jax.tree.map(join, outs, read_out(last, widths[-1]))
         return y, (own, grams)
 
-    pushes = jnp.zeros((network.depth, steps, *h0.shape), h0.dtype)
+    pushes = jnp.zeros((network.depth, network.layers_per_block, *h0.shape), h0.dtype)
     y, backward, (own, grams) = jax.vjp(outputs, h0, pushes, has_aux=True)
 
     def below(layer):
