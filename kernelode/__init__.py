@@ -81,6 +81,7 @@ from ._start import (
     GaussianRows as GaussianRows,
     RandomCovariance as RandomCovariance,
 )
+from ._sweep import Axis as Axis, sweep as sweep
 from ._width import AtWidth as AtWidth
 from ._width_response import (
     ResponseCorrection as ResponseCorrection,

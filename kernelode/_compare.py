@@ -7,10 +7,10 @@ import numpy as np
 from scipy.special import chdtrc
 
 from ._closure.base import AbstractMomentClosure, AbstractPairable
+from ._describe import describe
 from ._solution import Solution
 from ._start import FixedGram, GaussianRows
 from .ensemble import Ensemble, Extrapolation, Measured
-from .ensemble._describe import describe
 from .ensemble._rounds import FEWEST
 
 #: What a solution predicts, by the name of the estimate.

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode import ensemble as en
-from kernelode.ensemble import _memory, _sample
+from kernelode import _memory, ensemble as en
+from kernelode.ensemble import _sample
 
 from .helpers import pair_kernel, resnet
 

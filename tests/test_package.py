@@ -18,21 +18,25 @@ PACKAGE = ROOT / "kernelode"
 
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
-    ("_checks", "_chunks", "_custom_types", "_results"),
+    ("_checks", "_chunks", "_custom_types", "_files", "_memory", "_progress", "_results"),
     ("_activation", "_kernel", "_start"),
     ("_expectation",),
     ("_architecture",),
+    ("_describe",),
     ("_closure",),
     ("_width",),
     ("_solution",),
     ("_propagate", "_solve"),
     ("_response", "_pairs"),
     ("_scaling", "_optimise"),
-    ("_width_response", "_diagnostics"),
+    ("_width_response", "_diagnostics", "_sweep"),
 )
 OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
 #: Independent checks: of the theory they know what a network is, and nothing else.
-CHECKS_MAY_IMPORT = ("_checks", "_custom_types", "_kernel", "_start", "_activation", "_architecture")
+CHECKS_MAY_IMPORT = (
+    *("_checks", "_custom_types", "_files", "_memory", "_progress"),
+    *("_kernel", "_start", "_activation", "_architecture", "_describe"),
+)
 OPTIONAL = (
     "matplotlib",
     "sklearn",
@@ -43,6 +47,8 @@ OPTIONAL = (
     "frozendict",
     "beartype",
     "pandas",
+    "xarray",
+    "h5netcdf",
 )
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -33,7 +33,7 @@ class RelativeError(AbstractGoal):
     tolerance: float | int
     of: str = "kernel_covariance"
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check(self.tolerance, self.of)
 
     def reached(self, ensemble: Ensemble) -> bool:
@@ -52,7 +52,7 @@ class AbsoluteError(AbstractGoal):
     tolerance: float | int
     of: str = "mean_correction"
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check(self.tolerance, self.of)
 
     def reached(self, ensemble: Ensemble) -> bool:

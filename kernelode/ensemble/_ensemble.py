@@ -1,6 +1,5 @@
 """An ensemble of random networks: what was run, and what it measured."""
 
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -12,7 +11,8 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
-from ._describe import restore
+from .._describe import restore
+from .._files import write_whole
 from ._elements import Elements, elements_of
 from ._estimates import Estimates
 from ._measured import Measured, combine
@@ -138,7 +138,7 @@ class Ensemble(eqx.Module):
             ended=self.ended,
         )
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .npz file, with the configuration and the versions inside: all or nothing, since the
         file is complete before it takes the place of an older one.
 
@@ -157,7 +157,7 @@ class Ensemble(eqx.Module):
         write_whole(pathlib.Path(path), lambda file: np.savez(file, **arrays))  # pyright: ignore
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Ensemble":
+    def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
         """The ensemble in a file that `save` or a checkpoint wrote.
 
         **Raises** `ValueError` if the file is something else, `OSError` if it cannot be read.
@@ -263,25 +263,6 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
 def differences(mine: dict, theirs: dict, free: Sequence[str]) -> str:
     """The names of what two configurations differ in, but for those that are `free` to differ."""
     return ", ".join(k for k in mine if k not in free and mine[k] != theirs.get(k))
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that a run depends on."""
-    return {name: importlib.metadata.version(name) for name in ("kernelode", "jax", "jaxlib", "numpy")}
-
-
-def write_whole(path: pathlib.Path, write) -> None:
-    """Call `write(file)` and put the file in the place of `path` only when it is complete on disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _keys(configuration: dict) -> list:

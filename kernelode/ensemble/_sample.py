@@ -13,12 +13,12 @@ import numpy as np
 
 from .._architecture import AbstractArchitecture
 from .._checks import positive_integer
-from .._custom_types import RealLike
+from .._custom_types import KeyLike, RealLike
+from .._progress import reporting
 from .._start import FixedGram, GaussianRows
 from ._budget import AbstractGoal
 from ._ensemble import Ensemble, differences
 from ._network import Data
-from ._progress import reporting
 from ._rounds import BINS, FEWEST, Bins, add, batches, done, stacked, unstacked
 from ._sampler import AbstractSampler, BlockLaw
 from ._setup import prepare
@@ -31,7 +31,7 @@ def sample(
     inputs: RealLike | Data,
     *,
     width: int,
-    key,
+    key: KeyLike,
     samples: int | None = None,
     until: AbstractGoal | None = None,
     max_seconds: float | int | None = None,
@@ -44,7 +44,7 @@ def sample(
     tangent_kernel: bool = False,
     batch: int | None = None,
     dtype: Any = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[int], None] = False,
 ) -> Ensemble:
     """Draw random networks of finite width and measure their kernels, with standard errors.
@@ -123,7 +123,7 @@ def sample(
         return previous
     ended = "samples"
     try:
-        with reporting(progress, samples) as report:
+        with reporting(progress, "networks", samples) as report:
             for sums in batches(draw, key, done(bins, size), last):
                 if not all(np.all(np.isfinite(values)) for values in sums.values()):
                     raise ValueError(

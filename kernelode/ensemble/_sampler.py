@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
+from .._custom_types import KeyLike
 from ._factor import apply_factor, row_factor
 from ._normals import standard_normals
 
@@ -36,7 +37,7 @@ class AbstractSampler(eqx.Module):
     @abc.abstractmethod
     def layer(
         self,
-        key,
+        key: KeyLike,
         activation: AbstractActivation,
         h: Float[Array, "inputs batch neuron"],
         weights: Weights,
@@ -58,7 +59,13 @@ class BlockLaw(AbstractSampler):
 
     coupled: ClassVar[bool] = True
 
-    def layer(self, key, activation, h, weights):
+    def layer(
+        self,
+        key: KeyLike,
+        activation: AbstractActivation,
+        h: Float[Array, "inputs batch neuron"],
+        weights: Weights,
+    ) -> tuple[Float[Array, "inputs batch neuron"], Float[Array, "inputs batch neuron"]]:
         values = _scaled(activation, h, weights)
         factor, _ = row_factor(values, weights.bias_variance)
         z = standard_normals(key, h.shape, h.dtype)
@@ -73,7 +80,13 @@ class RealWeights(AbstractSampler):
 
     coupled: ClassVar[bool] = False
 
-    def layer(self, key, activation, h, weights):
+    def layer(
+        self,
+        key: KeyLike,
+        activation: AbstractActivation,
+        h: Float[Array, "inputs batch neuron"],
+        weights: Weights,
+    ) -> tuple[Float[Array, "inputs batch neuron"], None]:
         for_weights, for_biases = jr.split(key)
         batch, neurons = h.shape[1:]
         matrix = standard_normals(for_weights, (batch, neurons, neurons), h.dtype)

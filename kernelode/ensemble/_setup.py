@@ -9,14 +9,15 @@ import numpy as np
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._checks import checked_layers, is_concrete, positive_integer
+from .._describe import describe
+from .._files import versions
 from .._kernel import cast, checked_kernel
+from .._memory import check_memory
 from .._start import FixedGram, GaussianRows
 from ._batch import Draw
-from ._describe import describe
 from ._elements import elements_of
-from ._ensemble import Ensemble, versions
+from ._ensemble import Ensemble
 from ._factor import positive_factor
-from ._memory import check_memory
 from ._network import Data
 from ._plan import Plan
 from ._reference import reference_chain

@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-#: Called with the number of networks so far.
+#: Called with the number so far.
 Report = Callable[[int], None]
 
 
 @contextlib.contextmanager
-def reporting(progress: bool | Report, samples: int | None) -> Iterator[Report]:
-    """What to call after each batch: the user's function, a bar on stderr, or nothing."""
+def reporting(progress: bool | Report, what: str, total: int | None) -> Iterator[Report]:
+    """What to call with the number of `what` so far: the user's function, a bar on stderr, or nothing."""
     if callable(progress):
         yield progress
         return
@@ -31,7 +31,7 @@ def reporting(progress: bool | Report, samples: int | None) -> Iterator[Report]:
     )
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("networks", total=samples, rate="")
+        task = bars.add_task(what, total=total, rate="")
 
         def show(done: int) -> None:
             speed = bars.tasks[0].speed

@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .. import _activation, _architecture
-from .._architecture import AbstractArchitecture
+from . import _activation, _architecture
+from ._architecture import AbstractArchitecture
 
 
 def describe(module: Any) -> Any:
@@ -21,6 +21,8 @@ def describe(module: Any) -> Any:
         return module
     if isinstance(module, tuple | list):
         return [describe(x) for x in module]
+    if isinstance(module, dict):
+        return {str(key): describe(value) for key, value in module.items()}
     return {"type": getattr(module, "__qualname__", repr(type(module))), "fields": None}
 
 

@@ -6,7 +6,7 @@ import pathlib
 import jax
 
 
-def check_memory(needed: float, what: str, remedy: str) -> None:
+def check_memory(needed: float | int, what: str, remedy: str) -> None:
     """**Raises** `ValueError` if `needed` bytes are more than there is free on the device or the host."""
     free = available_bytes()
     if free is not None and needed > free:

@@ -1,0 +1,2 @@
+from .grid import Axis as Axis
+from .sweep import sweep as sweep

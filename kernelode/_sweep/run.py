@@ -1,0 +1,92 @@
+"""Points on all local devices: one compiled program, chunk after chunk."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .grid import Grid, at_point
+
+#: Bytes of the largest intermediate array, over all points that a device computes at once. On a CPU
+#: larger chunks are no faster (benchmarks/sweep.py).
+_WORKING_SET = 2**25
+_LARGEST_CHUNK = 2**13
+
+
+class Program(eqx.Module):
+    """What is computed at a point, given by its number."""
+
+    function: Callable[[Any], Any]
+    target: Any
+    grid: Grid
+
+    def __call__(self, point) -> Any:
+        result = self.function(at_point(self.grid, self.target, point))
+        arrays = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_array_like(x) else None, result)
+        if not jax.tree.leaves(arrays):
+            raise TypeError(f"`function` must return an array or a pytree of arrays; got {result!r}.")
+        return arrays
+
+
+def chunk_size(program: Program, points: int) -> int:
+    """How many points a device takes at once: as many as fit into the working set."""
+    most = min(_LARGEST_CHUNK, -(-points // jax.local_device_count()))
+    arrays, static = eqx.partition(program, eqx.is_array)
+    jaxpr = jax.make_jaxpr(lambda arrays: eqx.combine(arrays, static)(jnp.zeros((), int)))(arrays)
+    return max(1, min(most, _WORKING_SET // max(1, _largest(jaxpr.jaxpr))))
+
+
+#: Numbers of points, and each array of the result at these.
+Chunk = tuple[np.ndarray, list[np.ndarray]]
+
+
+def chunks(program: Program, points: np.ndarray, size: int) -> Iterator[Chunk]:
+    """Results at `points`, in order, from all devices.
+
+    While one chunk is handed out, the next is under way.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), ("points",))
+    everywhere = NamedSharding(mesh, PartitionSpec("points"))
+    step = size * mesh.size
+
+    def launch(start: int):
+        # The last chunk is filled up with copies of the last point: all chunks are one program.
+        some = points[np.minimum(np.arange(start, start + step), len(points) - 1)]
+        return _compute(program, jax.device_put(some, everywhere), mesh)
+
+    ahead = launch(0) if len(points) else None
+    for start in range(0, len(points), step):
+        current = ahead
+        if start + step < len(points):
+            ahead = launch(start + step)
+        some = points[start : start + step]
+        yield some, [np.asarray(x)[: len(some)] for x in jax.tree.leaves(current)]
+
+
+@eqx.filter_jit
+def _compute(program: Program, points, mesh: Mesh):
+    arrays, static = eqx.partition(program, eqx.is_array)
+    mapped = lambda arrays, points: jax.vmap(eqx.combine(arrays, static))(points)
+    everywhere, apart = PartitionSpec(), PartitionSpec("points")
+    specs = {"in_specs": (everywhere, apart), "out_specs": apart}
+    return jax.shard_map(mapped, mesh=mesh, check_vma=False, **specs)(arrays, points)
+
+
+def _largest(jaxpr: Jaxpr) -> int:
+    """Bytes of the largest array that one point's program makes."""
+    sizes = [0]
+    is_jaxpr = lambda x: isinstance(x, Jaxpr | ClosedJaxpr)
+    for equation in jaxpr.eqns:
+        for array in (variable.aval for variable in equation.outvars):
+            if isinstance(array, jax.core.ShapedArray):
+                sizes.append(math.prod(array.shape) * array.dtype.itemsize)
+        for inner in filter(is_jaxpr, jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr)):
+            sizes.append(_largest(getattr(inner, "jaxpr", inner)))
+    return max(sizes)
