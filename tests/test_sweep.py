@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,6 +27,7 @@ from .helpers import pair_kernel, resnet
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NETWORK = resnet(ko.LeakyReLU(0.1), 3)
+PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 KERNEL = pair_kernel(0.5, 0.4, 0.2)
 SCALES, VARIANCES = np.linspace(0.1, 1.0, 5), np.linspace(0.5, 2.0, 3)
 AXES = {"residual_scale": SCALES, "weight_variance": VARIANCES}
@@ -41,9 +43,14 @@ def quick(network):
 
 
 compilations = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, seconds, **_: compilations.append(event) if "backend_compile" in event else None
-)
+
+
+def note(event: str, duration: float, **_: str | int) -> None:
+    if "backend_compile" in event:
+        compilations.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(note)
 
 
 def test_is_the_function_at_every_point():
@@ -296,8 +303,7 @@ def start(folder: pathlib.Path, devices: int) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-c", SCRIPT, str(folder)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **PIPES)
 
 
 def test_killed_then_resumed_on_eight_devices(tmp_path):
@@ -330,9 +336,8 @@ def test_two_processes(tmp_path):
         port = free.getsockname()[1]
     script = [sys.executable, str(ROOT / "examples" / "distributed_sweep.py")]
     script += ["--folder", str(tmp_path), "--points", "9", "--coordinator", f"localhost:{port}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     started = [
-        subprocess.Popen([*script, "--processes", "2", "--process", str(i)], cwd=ROOT, text=True, **pipes)
+        subprocess.Popen([*script, "--processes", "2", "--process", str(i)], cwd=ROOT, **PIPES)
         for i in range(2)
     ]
     outputs = [process.communicate(timeout=300) for process in started]

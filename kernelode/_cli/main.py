@@ -11,9 +11,10 @@ _HELP = """
 Kernels, responses and residual scaling of wide, deep networks at initialisation.
 
 Start with `kernelode rho --data digits`: the scale of the residual branch at which a deep network
-passes on most of what distinguishes its inputs. `kernelode rho --help` explains it. `kernelode
-moments` has the fluctuations of the kernel in networks of finite width, `kernelode ensemble` draws such
-networks, and `kernelode compare` puts both side by side.
+passes on most of what distinguishes its inputs. `kernelode rho --help` explains it; `kernelode sweep`
+computes it, responses and kernels over grids of hyperparameters. `kernelode moments` has the
+fluctuations of the kernel in networks of finite width, `kernelode ensemble` draws such networks, and
+`kernelode compare` puts both side by side.
 """
 
 
@@ -66,10 +67,12 @@ def _application():
     from .moments import moments
     from .options import show_version
     from .rho import rho
+    from .sweep import sweep
 
     application = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     application.callback(help=_HELP)(show_version)
     application.command()(rho)
+    application.command()(sweep)
     application.command()(moments)
     application.command()(ensemble)
     application.command()(compare)

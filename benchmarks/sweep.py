@@ -1,0 +1,124 @@
+"""Sweeps: beside neural-tangents, and a million points.
+
+    python benchmarks/sweep.py [--json sweep.json] [--points 1000000] [--no-baseline]
+
+1. 100 values of rho at L = 50, erf, N = 20 and 200 inputs: the output kernels, by `ko.sweep` and by
+   `jax.jit(jax.vmap(...))` over neural-tangents' kernel function of the same network. First call and run
+   apart, in this one run; the kernels agree.
+2. chi_out of one input over (rho, C_W, C_b) at L = 100, erf and tanh: points a second for several sizes
+   of chunks, and the largest memory of the process.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import kernelode as ko
+
+
+def timed(function, repeat: int = 3):
+    """The first call, the best of the next, and the result."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(function())
+    first = time.perf_counter() - start
+    runs = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        runs.append(time.perf_counter() - start)
+    return first, min(runs), result
+
+
+def against_neural_tangents(inputs: int, depth: int = 50, scales: int = 100) -> dict:
+    """First call and run of both, in seconds."""
+    x = jax.random.normal(jax.random.key(0), (inputs, 64))
+    network = ko.ResNet(ko.Erf(), depth, weight_variance=1.25, bias_variance=0.05)
+    network = eqx.tree_at(lambda n: n.input_weight_variance, network, jnp.asarray(0.05))
+    rho = jnp.geomspace(0.05, 1.0, scales)
+
+    def output(net):
+        last = ko.propagate(net, net.read_in(x), layers=[depth]).mean_kernel[-1]
+        pairs = lambda a, b, c: net.read_out(ko.Block(a, b, c)).cross
+        diagonal = jnp.diagonal(last)
+        return pairs(diagonal[:, None] + 0 * last, diagonal[None, :] + 0 * last, last)
+
+    ours = timed(lambda: ko.sweep(output, network, {"residual_scale": rho})["value"].values)
+
+    def theirs_at(scale):
+        net = eqx.tree_at(lambda n: n.residual_scale, network, scale)
+        *_, kernel_fn = ko.baselines.stax_network(net)
+        return kernel_fn(x, None, "nngp")
+
+    compiled = jax.jit(jax.vmap(theirs_at))
+    theirs = timed(lambda: compiled(rho))
+    # Theirs has equal inputs' own variance on the diagonal too.
+    off = ~np.eye(inputs, dtype=bool)
+    difference = np.max(np.abs(ours[2] - np.asarray(theirs[2]))[:, off])
+    assert difference < 1e-9, difference
+    return {"inputs": inputs, "ours": ours[:2], "neural_tangents": theirs[:2], "difference": difference}
+
+
+def many_points(activation: ko.AbstractActivation, points: int, chunk: int | None) -> dict:
+    """chi_out of one input over (rho, C_W, C_b)."""
+    side = round(points ** (1 / 3))
+    network = ko.ResNet(activation, 100)
+    kernel = jnp.array([[0.05]])
+    axes = {
+        "residual_scale": np.geomspace(0.02, 2.0, side),
+        "weight_variance": np.linspace(0.5, 2.0, side),
+        "bias_variance": np.linspace(0.0, 0.3, side),
+    }
+    function = lambda net: ko.response(net, kernel).diagonal[0]
+    first, run, _ = timed(lambda: ko.sweep(function, network, axes, chunk=chunk)["value"].values, 1)
+    name = type(activation).__name__.lower()
+    return {"activation": name, "points": side**3, "chunk": chunk, "first": first, "rate": side**3 / run}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json")
+    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--no-baseline", action="store_true")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    device = jax.devices()[0].device_kind
+    print(f"JAX {jax.__version__}, {platform.machine()}, {os.cpu_count()} cores, {device}\n")
+
+    million = [many_points(ko.Erf(), options.points, None)]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    million += [many_points(ko.Tanh(), options.points // 20, None)]
+    for activation, points in ((ko.Erf(), options.points), (ko.Tanh(), options.points // 20)):
+        million += [many_points(activation, points, chunk) for chunk in (64, 512, 4096, 16384)]
+    print(f"{'':>6}{'points':>10}{'chunk':>9}{'first call':>12}{'points/s':>12}")
+    for row in million:
+        chunk = row["chunk"] or "default"
+        print(
+            f"{row['activation']:>6}{row['points']:>10,}{chunk:>9}{row['first']:>11.2f}s{row['rate']:>12,.0f}"
+        )
+    print(f"largest memory after the first: {memory:.2f} GiB\n")
+
+    baseline = []
+    if not options.no_baseline:
+        print(f"{'inputs':>6}{'ours: first, run':>20}{'neural-tangents: first, run':>30}{'ratios':>16}")
+        for inputs in (20, 200):
+            row = against_neural_tangents(inputs)
+            baseline.append(row)
+            (a, b), (c, d) = row["ours"], row["neural_tangents"]
+            print(f"{inputs:>6}{a:>11.2f}s{b:>8.3f}s{c:>20.2f}s{d:>9.3f}s{c / a:>9.1f}{d / b:>7.1f}")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(
+                {"device": device, "million": million, "baseline": baseline, "memory": memory}, file
+            )
+
+
+if __name__ == "__main__":
+    main()
