@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
-from scipy.special import chdtrc
+import scipy
 
 from ._closure.base import AbstractMomentClosure, AbstractPairable
 from ._describe import describe
@@ -150,7 +150,7 @@ def _chi_square(z: np.ndarray, scatters: list[np.ndarray]) -> tuple[float, float
     degrees = count**2 / min(max(trace, count), count**2)
     # The errors are estimated too: z^2 has the mean of Student's t.
     mean_square = float(np.mean(z**2)) * (bins - 3) / (bins - 1)
-    return mean_square, float(degrees), float(chdtrc(degrees, degrees * mean_square))
+    return mean_square, float(degrees), float(scipy.special.chdtrc(degrees, degrees * mean_square))
 
 
 def _default(solution: Solution, measured: Ensemble | Extrapolation) -> tuple[str, ...]:

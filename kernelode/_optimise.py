@@ -72,11 +72,11 @@ def optimise(
     network: AbstractArchitecture,
     where: Callable[[Any], Any],
     *,
-    optimiser: optax.GradientTransformation | optx.AbstractMinimiser | None = None,
+    optimiser: optax.GradientTransformation | optx.AbstractMinimiser[Any, Any, Any] | None = None,
     positive: bool = True,
     max_steps: int = 1000,
     tolerance: float | None = None,
-    grad: Callable = jax.grad,
+    grad: Callable[..., Any] = jax.grad,
     throw: bool = True,
 ) -> Optimum:
     """argmax of objective(network) over the leaves `where(network)`.

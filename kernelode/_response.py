@@ -14,6 +14,8 @@ The entry [a, a] of `off_diagonal` is the response of two distinct inputs with t
 it is not `diagonal`, in which the variances move as well.
 """
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -71,8 +73,8 @@ def response_flow(
     kernel: RealLike,
     ts: RealLike,
     *,
-    solver: diffrax.AbstractSolver | None = None,
-    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    solver: diffrax.AbstractSolver[Any] | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController[Any, Any] | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     dt0: RealLike | None = None,
     max_steps: int | None = 4096,

@@ -94,7 +94,7 @@ class Solution(eqx.Module):
             raise ValueError(_NOTHING_SAVED)
         return self.closure
 
-    def evaluate(self, t) -> Float[Array, "n n"]:
+    def evaluate(self, t: RealLike) -> Float[Array, "n n"]:
         """K0 at any depth t, for a solution with dense output."""
         if self.interpolation is None:
             raise ValueError("`evaluate` needs `saveat=diffrax.SaveAt(dense=True)`.")

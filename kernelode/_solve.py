@@ -25,8 +25,8 @@ def solve(
     ts: RealLike,
     *,
     closure: AbstractClosure | None = None,
-    solver: diffrax.AbstractSolver | None = None,
-    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    solver: diffrax.AbstractSolver[Any] | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController[Any, Any] | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     saveat: diffrax.SaveAt | None = None,
     dt0: RealLike | None = None,
@@ -114,7 +114,7 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
     )
 
 
-def default_controller(state) -> diffrax.AbstractStepSizeController:
+def default_controller(state) -> diffrax.AbstractStepSizeController[Any, Any]:
     """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry."""
     leaves = jax.tree.leaves(state)
     rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5

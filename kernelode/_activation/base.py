@@ -29,6 +29,15 @@ class AbstractSmoothActivation(AbstractActivation):
     """Analytic on the real line: integrated by the trapezoidal rule and its Hermite spectrum."""
 
 
+class AbstractAutonomousActivation(AbstractSmoothActivation):
+    """Solves sigma' = p(sigma), p a polynomial: all derivatives are polynomials in sigma."""
+
+    @property
+    @abc.abstractmethod
+    def slope_polynomial(self) -> tuple[float, ...]:
+        """The coefficients of p, from the constant on."""
+
+
 class AbstractKinkedActivation(AbstractActivation):
     """Continuous and analytic but for finitely many kinks (jumps of the first derivative)."""
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float
-from scipy.special import gammaln
 
 from .._expectation.chaos import cumulative_powers
 
@@ -55,6 +55,7 @@ def by_degree(square: Float[Array, "j k"], p: np.ndarray, width: int) -> Float[A
 def _rotation_roots(top: int) -> np.ndarray:
     p, k = np.arange(top + 1)[:, None], np.arange(top + 1)[None, :]
     k = np.minimum(k, p)
+    gammaln = scipy.special.gammaln
     return np.exp((gammaln(p + 1) - gammaln(p - k + 1) - gammaln(k + 1)) / 2)
 
 
@@ -100,6 +101,7 @@ def _triangular_table(order: int, step: int) -> np.ndarray:
     p, k, i = d.p[:, None, None], d.k[None, :, None], d.k[None, None, :]
     valid = (i <= k) & (k <= p)
     p, k, i = (np.where(valid, x, 0) for x in np.broadcast_arrays(p, k, i))
+    gammaln = scipy.special.gammaln
     logarithm = lambda n, m: gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)
     return np.where(valid, np.exp((logarithm(k, i) + logarithm(p - i, p - k)) / 2), 0)
 

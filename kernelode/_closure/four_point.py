@@ -59,7 +59,7 @@ class WickTower(AbstractPairable):
     terms: int = eqx.field(static=True, default=256)
     start: AbstractStart = GaussianRows()
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.order < 2:
             raise ValueError(f"`order` must be at least 2, got {self.order}.")
         if not 1 <= self.terms <= 1024 - top_degree(self.order):

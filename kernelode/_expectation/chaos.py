@@ -21,8 +21,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float
-from scipy.special import gammaln
 
 from .._activation.base import (
     AbstractActivation,
@@ -191,6 +191,7 @@ def cumulative_powers(x, count: int):
 def _binomial_roots(order: int, terms: int) -> np.ndarray:
     """sqrt(binom(i + k, k)), (terms, order + 1)."""
     i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
+    gammaln = scipy.special.gammaln
     return np.exp((gammaln(i + k + 1) - gammaln(i + 1) - gammaln(k + 1)) / 2)
 
 

@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float
-from scipy.special import roots_legendre
 
 from .._activation.base import AbstractKinkedActivation, derivatives
 from .nodes import BLOCK, TERMS
@@ -130,7 +130,7 @@ def _panels(inner: Float[Array, "n edge"], reach: float):
     inner = jnp.clip(inner, -reach, reach)
     edge = jnp.full_like(inner[:, :1], reach)
     edges = jnp.concatenate([-edge, inner, edge], axis=1)
-    points, steps = (jnp.asarray(x, inner.dtype) for x in roots_legendre(per_panel))
+    points, steps = (jnp.asarray(x, inner.dtype) for x in scipy.special.roots_legendre(per_panel))
     middles, halves = (edges[:, 1:] + edges[:, :-1]) / 2, (edges[:, 1:] - edges[:, :-1]) / 2
     z = (middles[:, :, None] + halves[:, :, None] * points[None, None, :]).reshape(inner.shape[0], -1)
     widths = (halves[:, :, None] * steps[None, None, :]).reshape(inner.shape[0], -1)

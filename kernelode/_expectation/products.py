@@ -7,8 +7,8 @@ activations by polar coordinates.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float
-from scipy.special import roots_legendre
 
 from .._activation.base import AbstractActivation, AbstractHomogeneousActivation
 from .chaos import correlation, cumulative_powers, input_chaos
@@ -43,7 +43,7 @@ def _homogeneous(activation: AbstractHomogeneousActivation, a, b, c) -> Float[Ar
     in each wedge."""
     corr, complement = correlation(a, b, c)
     negative, positive = (slope.astype(corr.dtype) for slope in activation.slopes)
-    points, steps = (jnp.asarray(x, corr.dtype) for x in roots_legendre(16))
+    points, steps = (jnp.asarray(x, corr.dtype) for x in scipy.special.roots_legendre(16))
     theta = jnp.arctan2(complement, corr)
     half = jnp.asarray(np.pi / 2, corr.dtype)
     starts = jnp.stack([-half, theta - half, half, theta + half])

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import (
     AbstractActivation,
+    AbstractAutonomousActivation,
     AbstractKinkedActivation,
     AbstractOddActivation,
     derivatives,
@@ -49,12 +50,38 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)
     rule = half_line_rule() if isinstance(activation, AbstractOddActivation) else line_rule()
-    square = lambda x: activation(x) ** 2
     x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
+    if isinstance(activation, AbstractAutonomousActivation):
+        return _polynomial_ladder(order, activation, x, rule)
+    square = lambda x: activation(x) ** 2
     halves = 0.5 ** jnp.arange(order + 1, dtype=q.dtype)[:, None]
     even = derivatives(square, x, 2 * order)[::2]
     value, error = trapezoid(even, rule.weights)
     return halves * value, halves * (error + _by_parts_gap(rule, even[0], value, q))
+
+
+def _polynomial_ladder(order: int, activation: AbstractAutonomousActivation, x, rule: Rule):
+    """With sigma' = p(sigma), f^(2r) is a polynomial in sigma: the ladder is a few moments E[sigma^j].
+
+    A third of the work of differentiating f, and a small program to compile.
+    """
+    table = _square_derivatives(activation.slope_polynomial, order)
+    powers = np.flatnonzero(np.any(table != 0, axis=0))
+    table = jnp.asarray(table[:, powers], x.dtype)
+    sigma = activation(x)
+    value, error = zip(*(trapezoid(sigma ** int(power), rule.weights) for power in powers))
+    return table @ jnp.stack(value), jnp.abs(table) @ jnp.stack(error)
+
+
+def _square_derivatives(slope: tuple[float, ...], order: int) -> np.ndarray:
+    """The coefficients of f^(2r) / 2^r in powers of sigma, f = sigma^2: (order + 1, powers)."""
+    rows = [np.polynomial.Polynomial([0.0, 0.0, 1.0])]
+    for _ in range(2 * order):
+        rows.append(rows[-1].deriv() * np.polynomial.Polynomial(slope))
+    table = np.zeros((order + 1, rows[-1].coef.size))
+    for r, row in enumerate(rows[::2]):
+        table[r, : row.coef.size] = row.coef / 2**r
+    return table
 
 
 def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):

@@ -7,8 +7,8 @@ exact to rounding, at any correlation.
 
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array
-from scipy.special import roots_legendre
 
 from .._activation.base import AbstractHomogeneousActivation
 from .nodes import hermite_functions
@@ -20,6 +20,7 @@ def homogeneous_coefficients(
     """c_jk for all j, k <= order, and an estimate of the rounding in them. (order+1, order+1)."""
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
+    roots_legendre = scipy.special.roots_legendre
     angle_points, angle_steps = (jnp.asarray(x, dtype) for x in roots_legendre(order // 2 + 24))
     radii, radial_steps = roots_legendre(128)
     radii = jnp.asarray(7 * (radii + 1), dtype)

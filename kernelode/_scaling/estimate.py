@@ -1,12 +1,13 @@
 """Estimates of optima, element by element, and their summary over a data set."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._custom_types import RealLike
 from .status import STATUS
 
 
@@ -64,7 +65,7 @@ class TimeEstimate(eqx.Module):
         """Which elements have an interior optimum."""
         return self.status == STATUS.interior
 
-    def residual_scale(self, depth) -> Float[Array, "*shape"]:
+    def residual_scale(self, depth: RealLike) -> Float[Array, "*shape"]:
         """rho* ~ sqrt((t* + t1/L) / L) for L = `depth` blocks; the error in rho*^2 L is O(1/L^2)."""
         depth = jnp.asarray(depth, self.time.dtype)
         return jnp.sqrt((self.time + self.correction / depth) / depth)
@@ -72,6 +73,9 @@ class TimeEstimate(eqx.Module):
     def summary(self) -> Summary:
         """Of t*, as for `ScaleEstimate`."""
         return summarise(self.time, self.interior)
+
+
+Estimate = TypeVar("Estimate", ScaleEstimate, TimeEstimate)
 
 
 class OptimalScale(eqx.Module):
@@ -98,7 +102,7 @@ class OptimalTime(eqx.Module):
         return _searched(self.pairs)
 
 
-def _searched(estimate):
+def _searched(estimate: Estimate | None) -> Estimate:
     if estimate is None:
         raise ValueError("The off-diagonal elements were not searched: pass `pairs=True`.")
     return estimate

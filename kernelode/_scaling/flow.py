@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import scipy
 from jaxtyping import Array, Float
-from scipy.special import roots_legendre
 
 from .._architecture import AbstractResidualNetwork
 from .._kernel import Variances
@@ -96,7 +96,7 @@ def _passage_time(drift, first, last):
     growing = rate > 0
     shift = jnp.where(growing, drift(first) / jnp.where(growing, rate, 1) - first, 1)
     shift = jax.lax.stop_gradient(jnp.maximum(shift, 0))
-    points, weights = (jnp.asarray(x, first.dtype) for x in roots_legendre(24))
+    points, weights = (jnp.asarray(x, first.dtype) for x in scipy.special.roots_legendre(24))
     low, high = jnp.log(first + shift), jnp.log(last + shift)
     moved = jnp.exp((high + low) / 2 + (high - low) / 2 * points)
     return (high - low) / 2 * jnp.sum(weights * moved / drift(moved - shift))

@@ -1,5 +1,6 @@
 """The points of a sweep: values of leaves of a pytree, and all their combinations."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from .._checks import as_real_array, is_concrete
 from .._custom_types import RealLike
 
 
-class Axis(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Axis:
     """One axis of a sweep: which leaves of its target take which values.
 
     - `values`: one entry a point, along the first dimension: shape (points,) for a leaf that is a

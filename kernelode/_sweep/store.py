@@ -36,7 +36,7 @@ class Folder:
     """A folder of a sweep: `sweep.json` says of which, every `points-*.npz` has the results of some of
     its points. Several processes may write to one folder."""
 
-    def __init__(self, path: str | os.PathLike, configuration: dict):
+    def __init__(self, path: str | os.PathLike[str], configuration: dict):
         self.path = pathlib.Path(path)
         self._pending: list[np.ndarray] = []
         self._saved = time.monotonic()

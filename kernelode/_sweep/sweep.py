@@ -36,7 +36,7 @@ def sweep(
     target: Any,
     axes: Mapping[str, Axis | RealLike],
     *,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     chunk: int | None = None,
     progress: bool | Callable[[int], None] = False,
     dims: Mapping[str, Sequence[str]] | None = None,

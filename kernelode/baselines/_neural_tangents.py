@@ -25,7 +25,7 @@ from ._loader import load_neural_tangents
 
 def stax_network(
     net: AbstractArchitecture, *, width: int = 512, outputs: int = 1, degree: int = 32
-) -> tuple[Callable, Callable, Callable]:
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """`net` as a network of `neural_tangents.stax`.
 
     A layer of width n with variances C_W, C_b is `stax.Dense` in the NTK parameterisation,
@@ -64,7 +64,11 @@ def stax_network(
     width = positive_integer("width", width)
     outputs = positive_integer("outputs", outputs)
     degree = positive_integer("degree", degree)
-    stax = load_neural_tangents().stax
+    return network_of(load_neural_tangents().stax, net, width, outputs, degree)
+
+
+def network_of(stax: Any, net: MLP | ResNet, width: int, outputs: int, degree: int) -> Any:
+    """`net`, made with the layers of a namespace `stax`."""
 
     def dense(features, weight_variance, bias_variance, scale=1.0):
         return stax.Dense(features, scale * jnp.sqrt(weight_variance), scale * jnp.sqrt(bias_variance))

@@ -1,17 +1,9 @@
 """Figures of theory beside simulation."""
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from .._compare import Comparison
-from ._width import STYLES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-else:
-    # Matplotlib is an optional dependency: at run time, axes are taken as they come.
-    Axes = Any
+from ._style import STYLES, Axes, draw_line, draw_points, line_style
 
 _SYMBOLS = {
     "mean_kernel": r"$E[G]$",
@@ -19,10 +11,6 @@ _SYMBOLS = {
     "kernel_covariance": r"$V_4$",
     "limit_covariance": r"$V_4$",
 }
-
-_MARKERS: list[dict[str, Any]] = [
-    {"fmt": shape, "markersize": 4, "markerfacecolor": "white", "elinewidth": 1} for shape in "os^Dvp"
-]
 
 
 def plot_comparison(
@@ -54,14 +42,12 @@ def plot_comparison(
         t, theory, truncation, measured, error = np.array(
             [(r.t, r.theory, r.truncation, r.measured, r.standard_error) for r in rows]
         ).T
-        color, style = STYLES[number % len(STYLES)]
+        style = line_style(number)
         axes.fill_between(
-            t, theory - truncation, theory + truncation, color=color, alpha=0.2, linewidth=0
+            t, theory - truncation, theory + truncation, color=style["color"], alpha=0.2, linewidth=0
         )
-        axes.plot(t, theory, linestyle=style, color=color, label=" ".join(map(str, label)))
-        # Open markers and caps of different widths: components may nearly coincide.
-        marker = _MARKERS[number % len(_MARKERS)]
-        axes.errorbar(t, measured, error, color=color, capsize=1.5 + number, **marker)
+        draw_line(axes, t, theory, label=" ".join(map(str, label)), **style)
+        draw_points(axes, t, measured, error, number)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
     axes.set_xlabel("depth t")
     axes.set_ylabel(_SYMBOLS[quantity])

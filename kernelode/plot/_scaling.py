@@ -1,25 +1,26 @@
 """What the residual scale does to the response, and to regression with the Gaussian process."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._response import Response
 from .._scaling import OptimalScale, ScaleEstimate
+from ._style import (
+    DIAGONAL,
+    OFF_DIAGONAL,
+    STYLES,
+    Axes,
+    draw_band,
+    draw_line,
+    label_plainly,
+    legend_above,
+)
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-else:
-    # Matplotlib is an optional dependency: at run time, axes are taken as they come.
-    Axes = Any
-
-# Okabe and Ito's colours, told apart by colour-blind readers; in grey, line styles tell them apart.
-_DIAGONAL: dict[str, Any] = {"color": "#0072B2", "linestyle": "-"}
-_OFF_DIAGONAL: dict[str, Any] = {"color": "#D55E00", "linestyle": "--"}
 _EVIDENCE: dict[str, Any] = {"color": "#000000", "linestyle": "-", "marker": "o", "markersize": 3.5}
 _ERROR: dict[str, Any] = {
-    "color": "#009E73",
+    "color": STYLES[2][0],
     "linestyle": "-",
     "marker": "s",
     "markersize": 3.5,
@@ -50,14 +51,14 @@ def plot_response_against_scale(
     diagonal = np.asarray(response.diagonal)
     rows, columns = np.triu_indices(diagonal.shape[-1], 1)
     off_diagonal = np.asarray(response.off_diagonal)[:, rows, columns]
-    _band(axes, scales, diagonal, r"diagonal, $\chi_{aa;aa}$", _DIAGONAL)
+    _band(axes, scales, diagonal, r"diagonal, $\chi_{aa;aa}$", DIAGONAL)
     if off_diagonal.size:
-        _band(axes, scales, off_diagonal, r"off-diagonal, $\chi_{ab;ab}$", _OFF_DIAGONAL)
+        _band(axes, scales, off_diagonal, r"off-diagonal, $\chi_{ab;ab}$", OFF_DIAGONAL)
     axes.set_yscale("log")
     axes.set_ylabel(r"output response $\chi_\mathrm{out}$")
     _finish(axes, scales, optimum)
     _make_room(axes)
-    _legend(axes, *axes.get_legend_handles_labels())
+    legend_above(axes)
     return axes
 
 
@@ -91,21 +92,8 @@ def plot_evidence_against_scale(
     twin.set_xlim(axes.get_xlim())
     _make_room(axes)
     _make_room(twin)
-    _legend(axes, [left, right], ["log evidence", error_label])
+    legend_above(axes, [left, right], ["log evidence", error_label])
     return axes
-
-
-def _legend(axes: Axes, handles, labels) -> None:
-    """A legend above the axes, where it covers nothing."""
-    axes.legend(
-        handles,
-        labels,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        frameon=False,
-        borderaxespad=0.2,
-    )
 
 
 def _make_room(axes: Axes) -> None:
@@ -125,21 +113,21 @@ def _band(axes: Axes, scales, values: np.ndarray, label: str, style: dict[str, A
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(values > 0, np.log(values), np.nan)
     middle, spread = logs.mean(axis=-1), logs.std(axis=-1)
-    axes.plot(scales, np.exp(middle), label=label, **style)
-    low, high = np.exp(middle - spread), np.exp(middle + spread)
-    axes.fill_between(scales, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    scales = np.asarray(scales, float)
+    draw_band(axes, scales, np.exp(middle - spread), np.exp(middle + spread), style["color"])
+    draw_line(axes, scales, np.exp(middle), label=label, **style)
 
 
 def _finish(axes: Axes, scales, optimum: OptimalScale | None) -> None:
     axes.set_xscale("log")
     axes.set_xlim(float(scales[0]), float(scales[-1]))
     axes.set_xlabel(_SCALE_LABEL)
-    _label_plainly(axes)
+    label_plainly(axes.xaxis)
     if optimum is None:
         return
-    found = [_Mark("diagonal", optimum.diagonal, _DIAGONAL)]
+    found = [_Mark("diagonal", optimum.diagonal, DIAGONAL)]
     if optimum.pairs is not None:
-        found.append(_Mark("off-diagonal", optimum.off_diagonal, _OFF_DIAGONAL))
+        found.append(_Mark("off-diagonal", optimum.off_diagonal, OFF_DIAGONAL))
     found = [mark for mark in found if np.any(mark.estimate.interior)]
     # Names stand on the outer sides of the lines, unless there is no room: then in two rows.
     places = [_place(axes, mark) for mark in found]
@@ -153,15 +141,6 @@ def _place(axes: Axes, mark: "_Mark") -> float:
     """Where the mean optimum is along the axis, from 0 to 1."""
     in_pixels = axes.transData.transform((float(mark.estimate.summary().mean), 1))
     return float(axes.transAxes.inverted().transform(in_pixels)[0])
-
-
-def _label_plainly(axes: Axes) -> None:
-    """0.1, 0.2, 0.5, 1 ... along a logarithmic axis of a decade or two, in place of powers of ten."""
-    from matplotlib import ticker
-
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 class _Mark(NamedTuple):

@@ -1,26 +1,13 @@
 """Figures of moments of order 1/n."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._width import AtWidth
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-else:
-    # Matplotlib is an optional dependency: at run time, axes are taken as they come.
-    Axes = Any
-
-#: Colour-blind safe (Okabe & Ito), and told apart by line style in print.
-STYLES: list[tuple[str, Any]] = [
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#E69F00", (0, (5, 1, 1, 1, 1, 1))),
-    ("#56B4E9", (0, (1, 3))),
-]
+from ._checks import checked_depths, checked_elements, checked_matrices, checked_measured
+from ._depth import draw_measured
+from ._style import NEUTRAL, Axes, draw_band, draw_line, legend_above, line_style, set_calm_limits
 
 
 def plot_kernel_at_width(
@@ -29,6 +16,8 @@ def plot_kernel_at_width(
     at_width: AtWidth,
     mean_kernel: Any,
     elements: list[tuple[int, int]],
+    *,
+    measured: Any = None,
 ) -> Axes:
     """The kernel of networks of one width against depth: the mean, a band of one standard deviation
     over networks, and the kernel of infinite width as a thin line.
@@ -39,21 +28,39 @@ def plot_kernel_at_width(
     - `depths`: the saved depths, shape (times,).
     - `at_width`: what `Solution.at_width` returned.
     - `mean_kernel`: K0, shape (times, n, n).
-    - `elements`: which elements (a, b) of the kernel to show.
+    - `elements`: which elements (a, b) of the kernel to show, at most six.
+    - `measured`: of the mean over networks, such as `mean_kernel` of an ensemble: depths (m,), values
+        (m, n, n) and standard errors (m, n, n) or `None`. Drawn as points with error bars.
 
     **Returns** `axes`.
+
+    **Raises** `ValueError` where shapes do not fit, or for an element that does not exist.
     """
-    depths, kernel = np.asarray(depths), np.asarray(mean_kernel)
+    kernel = checked_matrices("mean_kernel", mean_kernel)
+    depths = checked_depths(depths, len(kernel), "mean_kernel")
+    elements = checked_elements(elements, kernel.shape[1])
     mean, spread = np.asarray(at_width.mean), np.asarray(at_width.standard_deviation)
+    if mean.shape != kernel.shape:
+        raise ValueError(
+            f"`at_width` and `mean_kernel` must be of the same depths and inputs, got {mean.shape} and "
+            f"{kernel.shape}."
+        )
+    points = checked_measured(measured, kernel.shape[1:])
     for number, (a, b) in enumerate(elements):
-        color, style = STYLES[number % len(STYLES)]
+        style = line_style(number)
         low, high = mean[:, a, b] - spread[:, a, b], mean[:, a, b] + spread[:, a, b]
-        axes.fill_between(depths, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.plot(depths, mean[:, a, b], linestyle=style, color=color, label=f"({a}, {b})")
-        axes.plot(depths, kernel[:, a, b], color=color, linewidth=0.6)
+        draw_band(axes, depths, low, high, style["color"])
+        draw_line(axes, depths, mean[:, a, b], label=f"$G_{{{a},{b}}}$", **style)
+        draw_line(
+            axes, depths, kernel[:, a, b], color=style["color"], linewidth=0.6, alone="_", size=14.0
+        )
+    draw_measured(axes, points, elements)
+    axes.plot([], [], color=NEUTRAL, linewidth=0.6, label="infinite width")
+    axes.fill_between([], [], [], color=NEUTRAL, alpha=0.2, linewidth=0, label="spread over networks")
     axes.set_xlabel("depth")
     axes.set_ylabel("kernel")
-    axes.legend(frameon=False, title="element")
+    set_calm_limits(axes)
+    legend_above(axes)
     return axes
 
 
@@ -68,17 +75,20 @@ def plot_moment_by_closure(
     - `depths`: shape (times,).
     - `curves`: for each closure's name, the moment at those depths.
     - `label`: of the vertical axis.
-    - `measured`: depths, values and standard errors of a simulation.
+    - `measured`: depths, values and standard errors (or `None`) of a simulation.
 
     **Returns** `axes`.
+
+    **Raises** `ValueError` where lengths do not fit.
     """
     for number, (name, values) in enumerate(curves.items()):
-        color, style = STYLES[number % len(STYLES)]
-        axes.plot(np.asarray(depths), np.asarray(values), linestyle=style, color=color, label=name)
-    if measured is not None:
-        at, values, errors = measured
-        axes.errorbar(at, values, errors, fmt="k.", capsize=2, label="simulation")
+        values = np.asarray(values, float)
+        at = checked_depths(depths, len(values), f"curves[{name!r}]")
+        draw_line(axes, at, values, label=name, **line_style(number))
+    points = checked_measured(measured, ())
+    if points is not None:
+        axes.errorbar(*points, fmt="k.", capsize=2, label="simulation")
     axes.set_xlabel("depth t")
     axes.set_ylabel(label)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", handlelength=2.6)
     return axes

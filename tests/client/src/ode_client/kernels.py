@@ -1,0 +1,88 @@
+"""Kernels, their moments of order 1/n, responses and expectations."""
+
+from typing import NamedTuple
+
+import diffrax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+import kernelode as ko
+
+from .networks import activations, depth_of, networks, slopes
+from .untyped import array, diagonal
+
+
+class Kernels(NamedTuple):
+    """What is computed."""
+
+    output: Float[Array, "n n"]
+    mean_kernel: Float[Array, "times n n"]
+    covariance: Float[Array, "times n n n n"]
+    pairs: Float[Array, "times n n 3 3"]
+    spread: Float[Array, "times n n"]
+    response: ko.Response
+    layer_response: ko.LayerResponse
+    validity: ko.ClosureValidity
+    correction: ko.ResponseCorrection
+    moments: dict[tuple[int, int], ko.Moments]
+
+
+def kernels(x: Float[Array, "n d"]) -> Kernels:
+    """Of the project's networks."""
+    residual, forward = networks()
+    kernel = ko.input_kernel(x, 1.0, bias_variance=0.1)
+    wick: ko.AbstractClosure = ko.WickTower(order=8)
+    layers = ko.propagate(residual, kernel, closure=wick)
+    assert bool(layers.result == ko.RESULTS.successful)
+    feed_forward: ko.Solution = ko.propagate(forward, forward.read_in(x), layers=[0, 2], throw=False)
+    flow = ko.solve(
+        residual,
+        kernel,
+        ts=[0.1, 0.2],
+        closure=ko.MeanOnly(),
+        solver=diffrax.Heun(),
+        stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-8),
+    )
+    pairs = ko.propagate_pairs(residual, kernel, closure=ko.GOnly())
+    flow_of_pairs = ko.solve_pairs(residual, kernel, [0.1], closure=ko.GOnly(), max_steps=100)
+    at_width: ko.AtWidth = layers.at_width(256)
+    moments: ko.WidthMoments = layers.moments
+    last = layers.mean_kernel[-1]
+    block = residual.read_out(ko.Block(diagonal(last), diagonal(last), last))
+    variances: ko.Variances = residual.read_out(ko.Variances(diagonal(last)))
+    _, responses = ko.response_flow(residual, kernel, [0.1])
+    residuals: ko.ClosureResidual = ko.closure_residual(
+        residual, pairs.mean_kernel, pairs.kernel_covariance, pairs.mean_correction
+    )
+    mismatch = ko.source_mismatch(residual, kernel, [0.1])
+    one, q, c = array(1.0), array([1.0, 1.2]), array([[1.0, 0.4], [0.4, 1.2]])
+    expected = ko.pair_moments(ko.Tanh(), q, q, c, order=1)
+    coefficients: ko.Moments = ko.pair_coefficients(ko.Erf(), one, 1.2 * one, 0.4 * one, 2)
+    checks = [
+        feed_forward.mean_kernel,
+        flow.mean_kernel,
+        flow_of_pairs.mean_correction,
+        moments.mean_correction,
+        variances.values,
+        responses.output.diagonal,
+        residuals.mean_kernel,
+        mismatch,
+        ko.variance_derivatives(ko.Erf(), q, 2).value,
+        ko.hermite_spectrum(ko.Erf(), one, 4).error,
+        coefficients.value,
+    ]
+    assert all(bool(jnp.all(jnp.isfinite(check))) for check in checks)
+    assert depth_of(residual)[0] == 3
+    assert [slopes(activation) for activation in activations().values()].count(None) == 14
+    return Kernels(
+        output=block.cross,
+        mean_kernel=layers.mean_kernel,
+        covariance=layers.kernel_covariance,
+        pairs=pairs.kernel_covariance,
+        spread=at_width.standard_deviation,
+        response=ko.response(residual, kernel),
+        layer_response=ko.layer_response(residual, kernel),
+        validity=ko.closure_validity(residual, kernel, [64, 256], tolerance=0.1),
+        correction=ko.response_correction(residual, kernel, closure=ko.WickTower(8)),
+        moments=expected,
+    )
