@@ -37,7 +37,7 @@ def network(depth: int, deepest: int) -> ko.ResNet:
 
     Depth is static: with networks of different depths each would be compiled anew. Scales are traced.
     """
-    switched_on = jnp.where(jnp.arange(deepest) < depth, 1.0, 0.0)
+    switched_on = np.where(np.arange(deepest) < depth, 1.0, 0.0)
     return ko.ResNet(
         ko.Erf(), deepest, residual_scale=switched_on, weight_variance=1.25, bias_variance=0.05
     )
