@@ -20,8 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 API_PAGES = sorted((DOCS / "api").glob("*.md"))
-#: Documents whose code takes minutes.
-LONG = ("docs/gallery.md",)
+#: Documents whose code the default tests run; that of all others runs as `slow`, and in `.ci/run`.
+FIRST = ("README.md", "docs/index.md", "docs/getting_started.md")
 
 # Runs each document as a program of its own, and says which failed, where, and how long each took.
 _RUNNER = """
@@ -72,19 +72,21 @@ def run_documents(programs: dict[str, str], folder: pathlib.Path) -> tuple[dict[
     return json.loads(failures), "\n".join(printed)
 
 
-def programs(double: bool, long: bool) -> dict[str, str]:
+def programs(double: bool, first: bool) -> dict[str, str]:
     """The code of the documents of one precision, by name."""
     code = {name_of(document): python_blocks(document) for document in DOCUMENTS}
-    of_kind = lambda name: ("jax_enable_x64" in code[name]) is double and (name in LONG) is long
+    of_kind = lambda name: ("jax_enable_x64" in code[name]) is double and (name in FIRST) is first
     return {name: text for name, text in code.items() if text.strip() and of_kind(name)}
 
 
-@pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow, id="long")])
+@pytest.mark.parametrize(
+    "first", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["first", "others"]
+)
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-def test_code_in_documents_runs(double, long, tmp_path):
+def test_code_in_documents_runs(double, first, tmp_path):
     # One process for many: starting JAX, and compiling the same programs anew, is most of the time. Two,
     # because JAX cannot change its precision once it has computed something.
-    failures, printed = run_documents(programs(double, long), tmp_path)
+    failures, printed = run_documents(programs(double, first), tmp_path)
     print(printed)
     assert not failures, "\n\n".join(f"{name}\n{text}" for name, text in failures.items())
 

@@ -710,3 +710,53 @@ def test_refusals():
         ko.optimal_residual_scale(resnet(ko.Tanh(), 2, skip_scale=0.9), K2)
     with pytest.raises(ValueError, match=r"`relative_width`.*shape \(3,\)"):
         ko.MLP(ko.Tanh(), 2, relative_width=jnp.ones(2))
+
+
+class Doubled(ko.AbstractResidualNetwork):
+    """A user's network: two branches, or, with `twice` False, a `ResNet` by another name."""
+
+    base: ko.ResNet
+    twice: bool = eqx.field(static=True)
+
+    activation = property(lambda self: self.base.activation)
+    depth = property(lambda self: self.base.depth)
+    residual_scale = property(lambda self: self.base.residual_scale)
+    skip_scale = property(lambda self: self.base.skip_scale)
+    weight_variance = property(lambda self: self.base.weight_variance)
+    bias_variance = property(lambda self: self.base.bias_variance)
+    layers_per_block = property(lambda self: self.base.layers_per_block)
+    input_weight_variance = property(lambda self: self.base.input_weight_variance)
+    input_bias_variance = property(lambda self: self.base.input_bias_variance)
+    output_weight_variance = property(lambda self: self.base.output_weight_variance)
+    output_bias_variance = property(lambda self: self.base.output_bias_variance)
+    last_width = property(lambda self: self.base.last_width)
+
+    def drift(self, kernel):
+        return jax.tree.map(lambda x: (2.0 if self.twice else 1.0) * x, self.base.drift(kernel))
+
+    def layers(self):
+        return self.base.layers()
+
+
+def test_only_layers_have_moments():
+    kernel = jnp.array([[1.0]])
+    base = ko.ResNet(ko.ReLU(), 2, residual_scale=0.3)
+    plain, doubled = Doubled(base, False), Doubled(base, True)
+    closure = ko.WickTower(4)
+    found = ko.propagate(plain, kernel, closure=closure).kernel_covariance
+    assert jnp.array_equal(found, ko.propagate(base, kernel, closure=closure).kernel_covariance)
+    sampled = ko.ensemble.sample(plain, kernel, width=8, samples=100, key=jax.random.key(0))
+    for name in sampled.estimates.names:
+        assert np.isfinite(getattr(sampled.estimates, name).value).all()
+    for closure in (ko.WickTower(4), ko.GOnly()):
+        with pytest.raises(ValueError, match="`drift` of Doubled is another function"):
+            ko.propagate(doubled, kernel, closure=closure)
+    with pytest.raises(ValueError, match="Simulations are known for blocks of layers"):
+        ko.ensemble.sample(doubled, kernel, width=8, samples=100, key=jax.random.key(0))
+    # Also where every number is traced.
+    traced = jax.jit(lambda net: ko.propagate(net, kernel, closure=ko.GOnly()).kernel_covariance)
+    assert jnp.all(jnp.isfinite(traced(plain)))
+    with pytest.raises(ValueError, match="is another function"):
+        traced(doubled)
+    # The mean kernel is that of any drift.
+    assert jnp.all(jnp.isfinite(ko.propagate(doubled, kernel).mean_kernel))

@@ -88,8 +88,7 @@ def unit_skip(network, what: str):
             raise ValueError(f"{message} Got {network.skip_scale}.")
         return network
     wrong = jnp.any(network.skip_scale != 1)
-    scale = eqx.error_if(network.residual_scale, wrong, message)
-    return eqx.tree_at(lambda n: n.residual_scale, network, scale)
+    return eqx.error_if(network, wrong, message)
 
 
 def affine_moment(activation, weight_variance, bias_variance, kernel: Kernel) -> Kernel:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._architecture import check_layered
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._start import AbstractStart, FixedGram
 
@@ -86,6 +87,7 @@ def check_supported(network: AbstractArchitecture, start: AbstractStart) -> None
             "Moments of order 1/n are known for one layer a block; the network has "
             f"`layers_per_block={network.layers_per_block}`."
         )
+    check_layered(network, "Moments of order 1/n")
     if isinstance(start, FixedGram) and not isinstance(network, AbstractResidualNetwork):
         raise ValueError(
             "`FixedGram()` is a start of residual networks: a feed-forward one forgets h^0. Its kernel "

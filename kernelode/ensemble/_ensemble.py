@@ -204,7 +204,7 @@ class Ensemble(eqx.Module):
             elements=self.elements,
             kernel=self.reference_kernel,
             moment=self.reference_moment,
-            output_weight_variance=self.configuration["network"]["fields"]["output_weight_variance"],
+            output_weight_variance=self.configuration["output_weight_variance"],
             sums=self.sums,
             counts=self.counts,
         )

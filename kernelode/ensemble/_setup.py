@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, check_layered
 from .._checks import checked_layers, is_concrete, positive_integer
 from .._describe import describe
 from .._files import versions
@@ -103,6 +103,7 @@ def prepare(
     here = list(plan.layers)
     configuration = {
         "network": describe(network),
+        "output_weight_variance": float(network.output_weight_variance),
         "kernel": np.asarray(kernel).astype(float).tolist(),
         "sampler": type(sampler).__name__,
         "read_in": describe(x) if literal else None,
@@ -137,6 +138,7 @@ def _check_types(network, inputs, key, sampler, start) -> None:
         raise TypeError(f"`key` must be a key such as `jax.random.key(0)`, got {key!r}.")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((network, inputs))):
         raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
+    check_layered(network, "Simulations")
 
 
 def _checked_dtype(dtype) -> np.dtype:
