@@ -2,8 +2,8 @@ import itertools
 import os
 
 # Compiling is most of the time of the tests: without LLVM's optimisations it takes half as long. What
-# XLA_FLAGS has already goes first: `XLA_FLAGS=--xla_backend_optimization_level=3 pytest` tests programs as
-# users run them.
+# XLA_FLAGS has already goes first: `XLA_FLAGS=--xla_backend_optimization_level=3 pytest` tests programs
+# as users run them.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 

@@ -113,6 +113,7 @@ def test_client_silences_nothing():
         assert path.name == "untyped.py" or "pyright:" not in text
 
 
+@pytest.mark.slow
 def test_strict_mode_sees_what_is_wrong(tmp_path):
     # A check of the check: kernelode's types are known, so that a wrong use is an error.
     shutil.copy(CLIENT / "pyrightconfig.json", tmp_path)

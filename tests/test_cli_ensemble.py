@@ -166,6 +166,7 @@ def test_the_start_and_pairs_are_those_of_the_file(folder, capsys):
     assert np.allclose([row["z"] for row in rows], [row.z for row in ko.compare(theory, measured).rows])
 
 
+@pytest.mark.slow
 def test_a_feed_forward_network_compares_with_both_closures(folder, capsys):
     network = ko.MLP(ko.ReLU(), 3, weight_variance=2.0)
     ensemble = ko.ensemble.sample(network, KERNEL, width=16, key=jax.random.key(0), samples=500)
@@ -174,6 +175,7 @@ def test_a_feed_forward_network_compares_with_both_closures(folder, capsys):
     assert list(found["closures"]) == ["g-only", "wick-tower"]
 
 
+@pytest.mark.slow
 def test_moments_of_the_published_closure_have_no_truncation_error(folder, capsys):
     command = ["moments", "--data", str(folder / "k.npz"), "--depth", "3", "--closure", "g-only"]
     capsys.readouterr()

@@ -256,7 +256,7 @@ def test_pairs_are_a_part_of_everything():
 
 RESPONSES = [
     (resnet(ko.Tanh(), 6, rho=0.4), en.BlockLaw()),
-    (ko.MLP(ko.Erf(), 3), en.RealWeights()),
+    pytest.param(ko.MLP(ko.Erf(), 3), en.RealWeights(), marks=pytest.mark.slow),
     pytest.param(resnet(ko.Tanh(), 6, rho=0.4), en.RealWeights(), marks=pytest.mark.slow),
     pytest.param(ko.MLP(ko.Erf(), 3), en.BlockLaw(), marks=pytest.mark.slow),
 ]

@@ -113,7 +113,8 @@ assert found.sums["y"].dtype == np.float64 and not jax.config.jax_enable_x64
 
 def long_run(path: pathlib.Path, devices: int = 1) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    # Beside the level of optimisation: other code rounds differently.
+    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-c", LONG_RUN, str(path)],
         cwd=ROOT,

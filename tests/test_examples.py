@@ -19,6 +19,9 @@ from scipy.stats import multivariate_normal
 
 import kernelode as ko
 
+# Together they take minutes; `.ci/run` runs them beside the code of the documents.
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 REFERENCE = json.loads((ROOT / "tests" / "data" / "response_reference.json").read_text("utf-8"))
 
@@ -81,7 +84,6 @@ def test_signal_propagation(tmp_path, capsys):
         np.testing.assert_allclose(last[scale], (kernel, chi), atol=6e-6)
 
 
-@pytest.mark.slow
 def test_residual_scaling(tmp_path, capsys):
     example, figure = load("residual_scaling"), tmp_path / "figure.png"
     options = ["--depths", "10", "20", "--inputs", "2", "--depth", "20", "--points", "2"]
@@ -105,7 +107,6 @@ def test_residual_scale_against_variances():
     np.testing.assert_allclose(pair[1], pair[0] / math.sqrt(2), rtol=1e-8)
 
 
-@pytest.mark.slow
 def test_residual_scaling_of_digits_as_recorded():
     # The mean and standard deviation over 20 digits and their pairs, by other code.
     example = load("residual_scaling")
@@ -115,7 +116,6 @@ def test_residual_scaling_of_digits_as_recorded():
     np.testing.assert_allclose(found[1, [0, 2]], (0.1536, 0.6626), atol=6e-5)
 
 
-@pytest.mark.slow
 def test_optimal_residual_scale(capsys):
     load("optimal_residual_scale").main(["--inputs", "2", "--depths", "10", "20"])
     lines = capsys.readouterr().out.splitlines()
@@ -303,7 +303,6 @@ def test_published_fluctuations():
     assert [round(float(x[-1]), 4) for x in found] == [4.3730, 42.8778, -0.9011]
 
 
-@pytest.mark.slow
 def test_kernel_fluctuations(tmp_path, capsys):
     figure = tmp_path / "figure.png"
     options = ["--depth", "800", "--points", "3", "--order", "8", "--figure", str(figure)]

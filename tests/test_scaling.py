@@ -133,6 +133,7 @@ def test_finite_depth_approaches_the_limit():
             assert inside.any() and np.max(np.abs(error)) < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", reference_cases("continuous_offdiag"), ids=case_id)
 def test_continuous_pair_reference(case):
     given, expected = case["inputs"], case["outputs"]

@@ -63,7 +63,8 @@ def test_saveat_solver_and_controller_pass_through():
         plain.evaluate(0.5)
 
 
-@pytest.mark.parametrize("activation", [ko.Erf(), pytest.param(ko.Tanh(), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", [ko.Erf(), ko.Tanh()])
 def test_derivatives_by_both_adjoints(activation):
     def last(sw2, adjoint):
         net = resnet(activation, 1, sw2)

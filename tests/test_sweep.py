@@ -302,7 +302,7 @@ print(jax.device_count())
 
 def start(folder: pathlib.Path, devices: int) -> subprocess.Popen:
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, **PIPES)
 
