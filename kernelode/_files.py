@@ -1,5 +1,6 @@
 """What every result that is kept on disk needs: whole files only, and the versions that made it."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -9,7 +10,12 @@ from typing import BinaryIO
 
 def versions() -> dict[str, str]:
     """Of the libraries that numbers depend on."""
-    return {name: importlib.metadata.version(name) for name in ("kernelode", "jax", "jaxlib", "numpy")}
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> list[tuple[str, str]]:
+    return [(name, importlib.metadata.version(name)) for name in ("kernelode", "jax", "jaxlib", "numpy")]
 
 
 def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -70,9 +70,9 @@ def grid_of(target: Any, axes: Mapping[str, Axis | RealLike]) -> tuple[Grid, Coo
     return Grid(wheres, values), dict(zip(axes, labels))
 
 
-def at_point(grid: Grid, target: Any, point: Array) -> Any:
-    """The target with the values of one point, given by its number."""
-    for where, values, index in zip(grid.wheres, grid.values, jnp.unravel_index(point, grid.shape)):
+def at_point(grid: Grid, target: Any, indices: Sequence[Array | int]) -> Any:
+    """The target with the values of one point, given by its number along each axis."""
+    for where, values, index in zip(grid.wheres, grid.values, indices, strict=True):
         target = eqx.tree_at(where, target, replace_fn=lambda _, value=values[index]: value)
     return target
 

@@ -1,5 +1,6 @@
 """Points on all local devices: one compiled program, chunk after chunk."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,10 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .grid import Grid, at_point
 
-#: Bytes of the largest intermediate array, over all points that a device computes at once. On a CPU
-#: larger chunks are no faster (benchmarks/sweep.py).
-_WORKING_SET = 2**25
-_LARGEST_CHUNK = 2**13
+#: Bytes of the largest intermediate array, of all points that a device computes at once: what bounds
+#: the memory (benchmarks/sweep.py).
+_WORKING_SET = 2**27
+_LARGEST_CHUNK = 2**14
 
 
 class Program(eqx.Module):
@@ -28,19 +29,40 @@ class Program(eqx.Module):
     grid: Grid
 
     def __call__(self, point) -> Any:
-        result = self.function(at_point(self.grid, self.target, point))
+        indices = jnp.unravel_index(point, self.grid.shape)
+        result = self.function(at_point(self.grid, self.target, indices))
         arrays = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_array_like(x) else None, result)
         if not jax.tree.leaves(arrays):
             raise TypeError(f"`function` must return an array or a pytree of arrays; got {result!r}.")
         return arrays
 
 
-def chunk_size(program: Program, points: int) -> int:
+def examine(program: Program) -> tuple[Any, int]:
+    """What is computed at a point, as shapes and dtypes, and the bytes of the largest array on the way.
+
+    Tracing a function takes longer than computing many of them: it is not done twice for one program.
+    """
+    arrays, static = eqx.partition(program, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    shapes = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=getattr(x, "weak_type", False)) for x in leaves
+    ]
+    static_leaves, static_structure = jax.tree.flatten(static)
+    return _examine(tuple(shapes), structure, tuple(static_leaves), static_structure)
+
+
+@functools.lru_cache(maxsize=16)
+def _examine(shapes, structure, static_leaves, static_structure) -> tuple[Any, int]:
+    static = jax.tree.unflatten(static_structure, static_leaves)
+    one = lambda *leaves: eqx.combine(jax.tree.unflatten(structure, leaves), static)(jnp.zeros((), int))
+    jaxpr, result = jax.make_jaxpr(one, return_shape=True)(*shapes)
+    return result, _largest(jaxpr.jaxpr)
+
+
+def chunk_size(bytes_at_once: int, points: int) -> int:
     """How many points a device takes at once: as many as fit into the working set."""
     most = min(_LARGEST_CHUNK, -(-points // jax.local_device_count()))
-    arrays, static = eqx.partition(program, eqx.is_array)
-    jaxpr = jax.make_jaxpr(lambda arrays: eqx.combine(arrays, static)(jnp.zeros((), int)))(arrays)
-    return max(1, min(most, _WORKING_SET // max(1, _largest(jaxpr.jaxpr))))
+    return max(1, min(most, _WORKING_SET // max(1, bytes_at_once)))
 
 
 #: Numbers of points, and each array of the result at these.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -20,7 +19,7 @@ from .._memory import check_memory
 from .._progress import reporting
 from .dataset import as_dataset, check_dimensions, variable_names
 from .grid import Axis, Grid, at_point, grid_of
-from .run import Program, chunk_size, chunks
+from .run import Program, chunk_size, chunks, examine
 from .store import Folder, Table
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def sweep(
         from there, with any number of devices or processes. At the end `sweep.nc` in it has the
         returned Dataset.
     - `chunk`: points that a device computes at once; by default as many as keep the largest intermediate
-        array of all of them below 32 MiB.
+        array of all of them below 128 MiB.
     - `progress`: show a bar, or call a function with the number of points so far.
     - `dims`: names for the dimensions of results, such as `{"diagonal": ("input",)}`.
 
@@ -74,14 +73,14 @@ def sweep(
     _require("xarray", *(["h5netcdf", "h5py"] if folder is not None else []))
     grid, coordinates = grid_of(target, axes)
     program = Program(function, target, grid)
-    result = eqx.filter_eval_shape(program, jnp.zeros((), int))
+    result, bytes_at_once = examine(program)
     dims = {} if dims is None else dims
     check_dimensions(dims, result, coordinates)
     layout = [(x.shape, np.dtype(x.dtype)) for x in jax.tree.leaves(result)]
     point = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
     check_memory(grid.size * point, f"The results at {grid.size:,} points", "Sweep over fewer.")
     mine = _share(grid.size)
-    size = chunk_size(program, len(mine)) if chunk is None else positive_integer("chunk", chunk)
+    size = chunk_size(bytes_at_once, len(mine)) if chunk is None else positive_integer("chunk", chunk)
     configuration = _configuration(function, target, coordinates, grid, variable_names(result))
     table = Table(grid.size, layout)
     place = None if folder is None else Folder(folder, configuration)
@@ -155,7 +154,7 @@ def _check_program(program: Program, table: Table, mine: np.ndarray, size: int, 
 def _configuration(
     function, target: Any, axes: Iterable[str], grid: Grid, names: list[str]
 ) -> dict[str, Any]:
-    start = at_point(grid, target, jnp.zeros((), int))  # what is swept has no value of its own
+    start = at_point(grid, target, [0] * len(grid.values))  # what is swept has no value of its own
     leaves = jax.tree.map(lambda x: _digest(x) if eqx.is_array(x) and x.size > 64 else x, start)
     return {
         "axes": {name: _digest(values) for name, values in zip(axes, grid.values)},
