@@ -713,36 +713,42 @@ def test_refusals():
         ko.MLP(ko.Tanh(), 2, relative_width=jnp.ones(2))
 
 
+def number(default: float) -> Any:
+    return eqx.field(converter=jnp.asarray, default=default)
+
+
 class Doubled(ko.AbstractResidualNetwork):
-    """A user's network: two branches, or, with `twice` False, a `ResNet` by another name."""
+    """A user's network: two branches, or, with one, a `ResNet` by another name."""
 
-    base: ko.ResNet
-    twice: bool = eqx.field(static=True)
+    activation: ko.AbstractActivation
+    depth: int = eqx.field(static=True)
+    branches: float = eqx.field(static=True)
+    residual_scale: jax.Array = number(0.3)
+    skip_scale: jax.Array = number(1.0)
+    weight_variance: jax.Array = number(1.0)
+    bias_variance: jax.Array = number(0.0)
+    input_weight_variance: jax.Array = number(1.0)
+    input_bias_variance: jax.Array = number(0.0)
+    output_weight_variance: jax.Array = number(1.0)
+    output_bias_variance: jax.Array = number(0.0)
+    last_width: jax.Array = number(1.0)
+    layers_per_block: int = eqx.field(static=True, default=1)
 
-    activation = property(lambda self: self.base.activation)
-    depth = property(lambda self: self.base.depth)
-    residual_scale = property(lambda self: self.base.residual_scale)
-    skip_scale = property(lambda self: self.base.skip_scale)
-    weight_variance = property(lambda self: self.base.weight_variance)
-    bias_variance = property(lambda self: self.base.bias_variance)
-    layers_per_block = property(lambda self: self.base.layers_per_block)
-    input_weight_variance = property(lambda self: self.base.input_weight_variance)
-    input_bias_variance = property(lambda self: self.base.input_bias_variance)
-    output_weight_variance = property(lambda self: self.base.output_weight_variance)
-    output_bias_variance = property(lambda self: self.base.output_bias_variance)
-    last_width = property(lambda self: self.base.last_width)
+    def one_branch(self) -> ko.ResNet:
+        shared = ("residual_scale", "weight_variance", "bias_variance")
+        return ko.ResNet(self.activation, self.depth, **{name: getattr(self, name) for name in shared})
 
     def drift(self, kernel):
-        return jax.tree.map(lambda x: (2.0 if self.twice else 1.0) * x, self.base.drift(kernel))
+        return jax.tree.map(lambda x: self.branches * x, self.one_branch().drift(kernel))
 
     def layers(self):
-        return self.base.layers()
+        return self.one_branch().layers()
 
 
 def test_only_layers_have_moments():
     kernel = jnp.array([[1.0]])
     base = ko.ResNet(ko.ReLU(), 2, residual_scale=0.3)
-    plain, doubled = Doubled(base, False), Doubled(base, True)
+    plain, doubled = (Doubled(activation=ko.ReLU(), depth=2, branches=x) for x in (1.0, 2.0))
     closure = ko.WickTower(4)
     found = ko.propagate(plain, kernel, closure=closure).kernel_covariance
     assert jnp.array_equal(found, ko.propagate(base, kernel, closure=closure).kernel_covariance)

@@ -7,6 +7,8 @@ import time
 import uuid
 import warnings
 import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from jax.experimental import multihost_utils
 from .._files import write_whole
 
 _SECONDS = 5.0
-_CONFIGURATION, _POINTS = "sweep.json", "points-{}.npz"
+_CONFIGURATION, _POINTS, _RESULT = "sweep.json", "points-{}.npz", "sweep.nc"
 
 
 class Table:
@@ -88,17 +90,28 @@ class Folder:
             self.flush(table)
 
     def flush(self, table: Table) -> None:
-        """Write all that is new. A disk that is full must not cost what is in memory: a warning."""
+        """Write all that is new."""
         self._saved = time.monotonic()
         if not self._pending:
             return
         points = np.concatenate(self._pending)
         results = {f"result_{i}": column[points] for i, column in enumerate(table.columns)}
-        file = self.path / _POINTS.format(uuid.uuid4().hex[:12])
-        try:
-            write_whole(file, lambda f: np.savez(f, points=points, **results))  # pyright: ignore
-        except OSError as error:
-            message = f"{file} could not be written ({error.strerror}): the sweep goes on without."
-            warnings.warn(message, stacklevel=4)
-        else:
+        name = _POINTS.format(uuid.uuid4().hex[:12])
+        if self._written(name, lambda f: np.savez(f, points=points, **results)):  # pyright: ignore
             self._pending = []
+
+    def finish(self, dataset: Any) -> None:
+        """Write the Dataset of all points."""
+        self._written(_RESULT, lambda f: f.write(dataset.to_netcdf(engine="h5netcdf")))
+
+    def _written(self, name: str, write: Callable[[BinaryIO], object]) -> bool:
+        """Whether the file is there now. A disk that is full must not cost what is in memory: a warning."""
+        try:
+            write_whole(self.path / name, write)
+        except OSError as error:
+            message = (
+                f"{self.path / name} could not be written ({error.strerror}): the sweep goes on without."
+            )
+            warnings.warn(message, stacklevel=5)
+            return False
+        return True

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from .._checks import positive_integer
 from .._custom_types import RealLike
 from .._describe import describe
-from .._files import versions, write_whole
+from .._files import versions
 from .._memory import check_memory
 from .._progress import reporting
 from .dataset import as_dataset, check_dimensions, variable_names
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from xarray import Dataset
 else:
     Dataset = Any
-
-_FILE = "sweep.nc"
 
 
 def sweep(
@@ -89,12 +87,15 @@ def sweep(
         _check_program(program, table, mine, size, place)
     try:
         with reporting(progress, "points", len(mine)) as report:
-            report(int(np.sum(table.done[mine])))
-            for points, values in chunks(program, mine[~table.done[mine]], size):
+            missing = mine[~table.done[mine]]
+            done = len(mine) - len(missing)
+            report(done)
+            for points, values in chunks(program, missing, size):
                 table.fill(points, values)
                 if place is not None:
                     place.add(table, points)
-                report(int(np.sum(table.done[mine])))
+                done += len(points)
+                report(done)
     finally:
         if place is not None:
             place.flush(table)
@@ -102,8 +103,7 @@ def sweep(
     text = json.dumps(configuration)
     dataset = as_dataset(coordinates, variable_names(result), table.columns, dims, text)
     if place is not None and jax.process_index() == 0:
-        file = place.path / _FILE
-        write_whole(file, lambda f: f.write(dataset.to_netcdf(engine="h5netcdf")))
+        place.finish(dataset)
     return dataset
 
 
