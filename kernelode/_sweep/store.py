@@ -105,7 +105,7 @@ class Folder:
         self._written(_RESULT, lambda f: f.write(dataset.to_netcdf(engine="h5netcdf")))
 
     def _written(self, name: str, write: Callable[[BinaryIO], object]) -> bool:
-        """Whether the file is there now. A disk that is full must not cost what is in memory: a warning."""
+        """Whether the file is there now. A full disk must not cost what is in memory: a warning."""
         try:
             write_whole(self.path / name, write)
         except OSError as error:
