@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 import kernelode as ko
@@ -57,3 +59,38 @@ def central_difference(function, x, step):
 def relative_error(value, expected):
     value, expected = (jnp.asarray(x, jnp.float64) for x in (value, expected))
     return float(jnp.max(jnp.abs(value - expected)) / jnp.max(jnp.abs(expected)))
+
+
+def number(default: float) -> Any:
+    return eqx.field(converter=jnp.asarray, default=default)
+
+
+class OwnNetwork(ko.AbstractResidualNetwork):
+    """A network as a user would write one: `branches` equal branches, rho_l = rho l^-decay."""
+
+    activation: ko.AbstractActivation
+    depth: int = eqx.field(static=True)
+    branches: float = eqx.field(static=True)
+    decay: float = eqx.field(static=True, default=0.0)
+    residual_scale: jax.Array = number(0.3)
+    skip_scale: jax.Array = number(1.0)
+    weight_variance: jax.Array = number(1.0)
+    bias_variance: jax.Array = number(0.0)
+    input_weight_variance: jax.Array = number(1.0)
+    input_bias_variance: jax.Array = number(0.0)
+    output_weight_variance: jax.Array = number(1.0)
+    output_bias_variance: jax.Array = number(0.0)
+    last_width: jax.Array = number(1.0)
+    layers_per_block: int = eqx.field(static=True, default=1)
+
+    def one_branch(self) -> ko.ResNet:
+        shared = ("residual_scale", "weight_variance", "bias_variance")
+        return ko.ResNet(self.activation, self.depth, **{name: getattr(self, name) for name in shared})
+
+    def drift(self, kernel):
+        return jax.tree.map(lambda x: self.branches * x, self.one_branch().drift(kernel))
+
+    def layers(self):
+        layers = self.one_branch().layers()
+        profile = jnp.arange(1.0, self.depth + 1) ** -self.decay
+        return eqx.tree_at(lambda x: x.scale, layers, layers.scale * profile)

@@ -20,7 +20,7 @@ from kernelode._closure.tower import tower_sources
 from kernelode._closure.wick_tower import WickTowerPairs
 from kernelode._expectation.chaos import input_chaos
 
-from .helpers import ACTIVATIONS, DATA, central_difference, relative_error, resnet
+from .helpers import ACTIVATIONS, DATA, OwnNetwork, central_difference, relative_error, resnet
 
 REFERENCE = {
     case["name"]: case
@@ -713,42 +713,10 @@ def test_refusals():
         ko.MLP(ko.Tanh(), 2, relative_width=jnp.ones(2))
 
 
-def number(default: float) -> Any:
-    return eqx.field(converter=jnp.asarray, default=default)
-
-
-class Doubled(ko.AbstractResidualNetwork):
-    """A user's network: two branches, or, with one, a `ResNet` by another name."""
-
-    activation: ko.AbstractActivation
-    depth: int = eqx.field(static=True)
-    branches: float = eqx.field(static=True)
-    residual_scale: jax.Array = number(0.3)
-    skip_scale: jax.Array = number(1.0)
-    weight_variance: jax.Array = number(1.0)
-    bias_variance: jax.Array = number(0.0)
-    input_weight_variance: jax.Array = number(1.0)
-    input_bias_variance: jax.Array = number(0.0)
-    output_weight_variance: jax.Array = number(1.0)
-    output_bias_variance: jax.Array = number(0.0)
-    last_width: jax.Array = number(1.0)
-    layers_per_block: int = eqx.field(static=True, default=1)
-
-    def one_branch(self) -> ko.ResNet:
-        shared = ("residual_scale", "weight_variance", "bias_variance")
-        return ko.ResNet(self.activation, self.depth, **{name: getattr(self, name) for name in shared})
-
-    def drift(self, kernel):
-        return jax.tree.map(lambda x: self.branches * x, self.one_branch().drift(kernel))
-
-    def layers(self):
-        return self.one_branch().layers()
-
-
 def test_only_layers_have_moments():
     kernel = jnp.array([[1.0]])
     base = ko.ResNet(ko.ReLU(), 2, residual_scale=0.3)
-    plain, doubled = (Doubled(activation=ko.ReLU(), depth=2, branches=x) for x in (1.0, 2.0))
+    plain, doubled = (OwnNetwork(activation=ko.ReLU(), depth=2, branches=x) for x in (1.0, 2.0))
     closure = ko.WickTower(4)
     found = ko.propagate(plain, kernel, closure=closure).kernel_covariance
     assert jnp.array_equal(found, ko.propagate(base, kernel, closure=closure).kernel_covariance)
@@ -756,7 +724,7 @@ def test_only_layers_have_moments():
     for name in sampled.estimates.names:
         assert np.isfinite(getattr(sampled.estimates, name).value).all()
     for closure in (ko.WickTower(4), ko.GOnly()):
-        with pytest.raises(ValueError, match="`drift` of Doubled is another function"):
+        with pytest.raises(ValueError, match="`drift` of OwnNetwork is another function"):
             ko.propagate(doubled, kernel, closure=closure)
     with pytest.raises(ValueError, match="Simulations are known for blocks of layers"):
         ko.ensemble.sample(doubled, kernel, width=8, samples=100, key=jax.random.key(0))

@@ -11,6 +11,7 @@ import kernelode as ko
 from .helpers import (
     ACTIVATIONS,
     RESPONSE_REFERENCE,
+    OwnNetwork,
     case_id,
     central_difference,
     pair_kernel,
@@ -276,6 +277,22 @@ def test_profiles_keep_their_shape():
     assert jnp.argmax(around) == 1
     flat = diagonal(resnet(ko.Erf(), 5, rho=jnp.full(5, 3.0)), 0.05).value[0]
     assert relative_error(flat, diagonal(resnet(ko.Erf(), 5), 0.05).value[0]) < 1e-12
+
+
+def test_a_profile_of_a_users_network():
+    """Scales differ between layers although `residual_scale` is one number."""
+    weight, bias = jnp.asarray(1.25), jnp.asarray(0.05)
+    own = OwnNetwork(
+        activation=ko.Erf(),
+        depth=4,
+        branches=1.0,
+        decay=0.5,
+        weight_variance=weight,
+        bias_variance=bias,
+    )
+    profile = jnp.arange(1.0, 5.0) ** -0.5
+    expected = diagonal(resnet(ko.Erf(), 4, rho=profile), 0.05).value[0]
+    assert relative_error(diagonal(own, 0.05).value[0], expected) < 1e-12
 
 
 def test_two_layers_a_block():
