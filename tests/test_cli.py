@@ -136,6 +136,7 @@ def test_report_for_an_activation_without_optimum(capsys):
     assert "held-out error (%)" in flat
 
 
+@pytest.mark.slow
 def test_report_for_inputs_above_the_critical_variance(capsys):
     assert main(["rho", "--input-scale", "raw", "--no-evidence", "--classes", "3,7", *SMALL]) == 0
     flat = " ".join(capsys.readouterr().out.split())

@@ -104,6 +104,7 @@ def test_layouts_agree():
             np.testing.assert_allclose(row[6:], whole[6:], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_comparison_says_what_it_found():
     network = resnet(ko.Tanh(), 3, rho=0.5)
     measured = en.sample(network, PAIR, width=16, samples=400, key=jr.key(0), layers=[0, 3])

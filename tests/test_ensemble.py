@@ -160,7 +160,11 @@ TWO_LAYERS = resnet(ko.Tanh(), 3, sw2=1.5, rho=0.6, layers_per_block=2)
 SKIPPING = resnet(ko.Softplus(), 4, sw2=1.5, rho=0.6, skip_scale=[0.9, 1, 0.8, 1])
 
 
-@pytest.mark.parametrize("network", [UNEQUAL, TWO_LAYERS, SKIPPING], ids=["mlp", "blocks", "skip"])
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(UNEQUAL, marks=pytest.mark.slow), TWO_LAYERS, SKIPPING],
+    ids=["mlp", "blocks", "skip"],
+)
 def test_samplers_draw_from_the_same_law(network):
     options = {"width": 8, "samples": 40_000, "batch": 500, "dtype": "float32"}
     block = en.sample(network, PAIR, key=jr.key(1), control=False, **options)
@@ -181,6 +185,7 @@ def test_data_are_read_in():
     assert np.abs(z_scores(both, 0)).max() < 4
 
 
+@pytest.mark.slow
 def test_fixed_gram_matrices_do_not_fluctuate():
     network = resnet(ko.Tanh(), 6, sw2=2.0, sb2=0.0, rho=0.4)
     start: dict[str, Any] = {"start": en.FixedGram()}

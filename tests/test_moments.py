@@ -612,6 +612,7 @@ def test_float32(activation, closure):
     assert relative_error(single.mean_correction, double.mean_correction) < 1e-4
 
 
+@pytest.mark.slow
 def test_corrections_of_responses():
     # docs/finite_width.md: derivatives of the mean read-out kernel, here by finite differences.
     net, kernel, closure = resnet(ko.Erf(), 10), jnp.array([[0.05, 0.02], [0.02, 0.1]]), ko.WickTower(8)
