@@ -1,7 +1,12 @@
 """What the tests share: reference cases, activations, finite differences."""
 
 import json
+import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import equinox as eqx
@@ -94,3 +99,29 @@ class OwnNetwork(ko.AbstractResidualNetwork):
         layers = self.one_branch().layers()
         profile = jnp.arange(1.0, self.depth + 1) ** -self.decay
         return eqx.tree_at(lambda x: x.scale, layers, layers.scale * profile)
+
+
+def start_python(code: str, *arguments: object, devices: int = 1) -> subprocess.Popen:
+    """A process that runs `code` on so many devices, in float32 unless the code says otherwise."""
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    # Beside the level of optimisation: other code rounds differently.
+    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=DATA.parent.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_after(process: subprocess.Popen, count: int) -> None:
+    """Kill a process, which prints how far it is, a moment after it is so far."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= count:
+            break
+    time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)

@@ -93,7 +93,7 @@ def test_code_in_documents_runs(double, first, tmp_path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_code_in_documents_compiles(document):
-    compile(python_blocks(document), name_of(document), "exec")
+    assert compile(python_blocks(document), name_of(document), "exec")
 
 
 def test_failing_code_in_a_document_is_named(tmp_path):

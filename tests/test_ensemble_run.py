@@ -4,9 +4,7 @@ import errno
 import json
 import os
 import pathlib
-import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -21,7 +19,7 @@ import kernelode as ko
 from kernelode import _memory, ensemble as en
 from kernelode.ensemble import _sample
 
-from .helpers import pair_kernel, resnet
+from .helpers import kill_after, pair_kernel, resnet, start_python
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAIR = pair_kernel(1.0, 0.8, 0.3)
@@ -111,20 +109,6 @@ assert found.sums["y"].dtype == np.float64 and not jax.config.jax_enable_x64
 """
 
 
-def long_run(path: pathlib.Path, devices: int = 1) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
-    # Beside the level of optimisation: other code rounds differently.
-    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, "-c", LONG_RUN, str(path)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def finish(process: subprocess.Popen) -> None:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -133,17 +117,10 @@ def finish(process: subprocess.Popen) -> None:
 def test_a_killed_run_continues_and_devices_do_not_matter(tmp_path):
     """Killed at any moment, here while it writes a file after every batch; then on eight devices."""
     killed, eight = tmp_path / "killed.npz", tmp_path / "eight.npz"
-    process = long_run(killed)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= 1000:
-            break
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    kill_after(start_python(LONG_RUN, killed), 1000)
     part = en.Ensemble.load(killed)
     assert 950 <= part.samples < 20_000 and part.ended == "interrupted"
-    again, on_eight = long_run(killed), long_run(eight, devices=8)
+    again, on_eight = start_python(LONG_RUN, killed), start_python(LONG_RUN, eight, devices=8)
     finish(again)
     finish(on_eight)
     one, other = en.Ensemble.load(killed), en.Ensemble.load(eight)

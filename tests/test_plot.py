@@ -671,7 +671,9 @@ def test_figures_draw_in_every_layout_without_warning(layout):
         kernelode.plot.plot_sweep(panels[1], swept(np.add.outer(x, x), a=x, b=x))
         kernelode.plot.plot_kernel_matrix(panels[2], kernel[0], kernel[1])
         kernelode.plot.plot_sweep(panels[3], swept(np.ones((2, 6, 6)), input=None, a=x, b=x))
-        panels[0].figure.savefig(io.BytesIO(), format="png")
+        written = io.BytesIO()
+        panels[0].figure.savefig(written, format="png")
+    assert written.getbuffer().nbytes > 10_000
 
 
 def gallery(folder, *arguments) -> list[str]:

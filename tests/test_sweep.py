@@ -4,11 +4,9 @@ import errno
 import json
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
-import time
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +21,7 @@ from kernelode._sweep import store
 from kernelode._sweep.grid import grid_of
 from kernelode._sweep.run import Program, chunk_size, examine
 
-from .helpers import pair_kernel, resnet
+from .helpers import kill_after, pair_kernel, resnet, start_python
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NETWORK = resnet(ko.LeakyReLU(0.1), 3)
@@ -304,23 +302,9 @@ print(jax.device_count())
 """
 
 
-def start(folder: pathlib.Path, devices: int) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
-    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-c", SCRIPT, str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **PIPES)
-
-
 def test_killed_then_resumed_on_eight_devices(tmp_path):
-    process = start(tmp_path / "killed", 1)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= 200:
-            break
-    time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    resumed = start(tmp_path / "killed", 8)
+    kill_after(start_python(SCRIPT, tmp_path / "killed"), 200)
+    resumed = start_python(SCRIPT, tmp_path / "killed", devices=8)
     output, errors = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, errors
     lines = [int(line) for line in output.split()]

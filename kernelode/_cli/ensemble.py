@@ -143,7 +143,7 @@ def ensemble(
     if networks is None and relative_error is None and max_seconds is None:
         networks = _NETWORKS
     target = options.parse_input_scale(input_scale)
-    archive = None if output is None else options.check_archive(output)
+    archive = None if output is None else options.check_file("--output", output, ".npz")
 
     with Progress() as progress:
         with progress.stage("Reading the data"):

@@ -1,6 +1,7 @@
 """What the user got wrong: one sentence and exit code 2. All else is a bug and keeps its traceback."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterator
 
 
@@ -18,3 +19,12 @@ def refusing() -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise BadInput(" ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def writing(option: str, path: pathlib.Path) -> Iterator[None]:
+    """A file that cannot be written, as `BadInput`."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{option}: {path} cannot be written: {error.strerror}.") from error

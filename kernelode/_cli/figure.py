@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BadInput
+from .errors import BadInput, writing
+from .options import check_file
 from .study import Study
 
-_SUFFIXES = (".png", ".pdf", ".svg")
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -21,11 +21,7 @@ _STYLE: Any = {
 
 def check_figure(name: str) -> pathlib.Path:
     """Where to draw to. **Raises** `BadInput` before anything is computed in vain."""
-    path = pathlib.Path(name)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise BadInput(f"--plot must end in .png, .pdf or .svg, got {name}.")
-    if not path.parent.is_dir():
-        raise BadInput(f"--plot: there is no folder {path.parent}.")
+    path = check_file("--plot", name, ".png", ".pdf", ".svg")
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
@@ -46,10 +42,8 @@ def save_axes(path: pathlib.Path, *draw: Callable[[Any], Any]) -> None:
 
 
 def _write(figure, path: pathlib.Path) -> None:
-    try:
+    with writing("--plot", path):
         figure.savefig(path, dpi=200)
-    except OSError as error:
-        raise BadInput(f"--plot: {path} cannot be written: {error.strerror}.") from error
 
 
 def save_figure(study: Study, path: pathlib.Path) -> None:

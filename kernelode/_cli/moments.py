@@ -13,7 +13,7 @@ import kernelode as ko
 from . import options
 from .data import load
 from .elements import print_elements, print_heading
-from .errors import BadInput
+from .errors import writing
 from .figure import check_figure, save_axes
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
@@ -82,7 +82,7 @@ def moments(
     options.at_least("--order", order, 2)
     target = options.parse_input_scale(input_scale)
     figure = None if plot is None else check_figure(plot)
-    archive = None if output is None else options.check_archive(output)
+    archive = None if output is None else options.check_file("--output", output, ".npz")
     theory = closure.closure(order)
 
     with Progress() as progress:
@@ -104,10 +104,8 @@ def moments(
         **{name: np.asarray(value) for name, value in found._asdict().items()},
     }
     if archive is not None:
-        try:
+        with writing("--output", archive):
             np.savez(archive, **numbers)
-        except OSError as failure:
-            raise BadInput(f"--output: {archive} cannot be written: {failure.strerror}.") from failure
     if figure is not None:
         elements = [(0, 0), (0, 1)] if len(inputs.samples) > 1 else [(0, 0)]
         from kernelode.plot import plot_kernel_at_width

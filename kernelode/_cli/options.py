@@ -207,13 +207,15 @@ def parse_input_scale(text: str) -> float | None:
     return value
 
 
-def check_archive(name: str) -> pathlib.Path:
-    """Where to save to. **Raises** `BadInput` before anything is computed in vain."""
+def check_file(option: str, name: str, *suffixes: str) -> pathlib.Path:
+    """Where to write to. **Raises** `BadInput` before anything is computed in vain."""
     path = pathlib.Path(name)
-    if path.suffix.lower() != ".npz":
-        raise BadInput(f"--output must end in .npz, got {name}.")
+    if path.suffix.lower() not in suffixes:
+        *others, last = suffixes
+        either = f"{', '.join(others)} or {last}" if others else last
+        raise BadInput(f"{option} must end in {either}, got {name}.")
     if not path.parent.is_dir():
-        raise BadInput(f"--output: there is no folder {path.parent}.")
+        raise BadInput(f"{option}: there is no folder {path.parent}.")
     return path
 
 

@@ -1,6 +1,5 @@
 """`kernelode sweep`: responses, kernels or rho* over ranges of hyperparameters."""
 
-import pathlib
 import time
 from json import dumps as json_text
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ import kernelode as ko
 
 from . import options
 from .data import load
-from .errors import BadInput, refusing
+from .errors import BadInput, refusing, writing
 from .figure import check_figure, save_axes
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
@@ -101,7 +100,7 @@ def sweep(
     figure = None if plot is None else check_figure(plot)
     if figure is not None and len(axes) > 2:
         raise BadInput("--plot draws one or two axes: fix one of the three, or save all with --output.")
-    file = None if output is None else _check_file(output)
+    file = None if output is None else options.check_file("--output", output, ".nc")
 
     with Progress() as progress:
         with progress.stage("Reading the data"):
@@ -115,10 +114,8 @@ def sweep(
         seconds = time.monotonic() - began
 
     if file is not None:
-        try:
+        with writing("--output", file):
             found.to_netcdf(file, engine="h5netcdf")
-        except OSError as failure:
-            raise BadInput(f"--output: {file} cannot be written: {failure.strerror}.") from failure
     if figure is not None:
         save_axes(figure, *(panel(found[name], quantity) for name in ("diagonal", "off_diagonal")))
     if json:
@@ -135,12 +132,3 @@ def sweep(
     for what, path in (("Results", file), ("Figure", figure)):
         if path is not None:
             print(f"{what}: {path}")
-
-
-def _check_file(name: str) -> pathlib.Path:
-    path = pathlib.Path(name)
-    if path.suffix.lower() != ".nc":
-        raise BadInput(f"--output must end in .nc, got {name}.")
-    if not path.parent.is_dir():
-        raise BadInput(f"--output: there is no folder {path.parent}.")
-    return path

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._architecture import AbstractResidualNetwork, ResNet
+from .._architecture import AbstractResidualNetwork
 from .._architecture.base import Kernel
 from .._kernel import Block, Variances
 
@@ -43,11 +43,11 @@ def log_read_out(network: AbstractResidualNetwork, kernel: Kernel) -> Array:
 
 
 def scale_profile(network: AbstractResidualNetwork) -> Float[Array, " depth"]:
-    """Per-layer scales rho_l over their root mean square: the shape that a search keeps."""
+    """Per-layer scales rho_l over their root mean square: the shape that a search keeps. Uniform if all
+    are zero."""
     scales = network.layers().scale
-    if isinstance(network, ResNet) and network.residual_scale.ndim == 0:
-        return jnp.ones_like(scales)  # also where that scale is zero
-    return scales / jnp.sqrt(jnp.mean(scales**2))
+    square = jnp.mean(scales**2)
+    return jnp.where(square > 0, scales / jnp.sqrt(jnp.where(square > 0, square, 1)), 1)
 
 
 def log_response(

@@ -79,7 +79,8 @@ def sweep(
     check_memory(grid.size * point, f"The results at {grid.size:,} points", "Sweep over fewer.")
     mine = _share(grid.size)
     size = chunk_size(bytes_at_once, len(mine)) if chunk is None else positive_integer("chunk", chunk)
-    configuration = _configuration(function, target, coordinates, grid, variable_names(result))
+    names = variable_names(result)
+    configuration = _configuration(function, target, coordinates, grid, names)
     table = Table(grid.size, layout)
     place = None if folder is None else Folder(folder, configuration)
     if place is not None:
@@ -101,7 +102,7 @@ def sweep(
             place.flush(table)
     _gather(table, mine)
     text = json.dumps(configuration)
-    dataset = as_dataset(coordinates, variable_names(result), table.columns, dims, text)
+    dataset = as_dataset(coordinates, names, table.columns, dims, text)
     if place is not None and jax.process_index() == 0:
         place.finish(dataset)
     return dataset

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._compare import Comparison
-from ._style import STYLES, Axes, draw_line, draw_points, line_style
+from ._style import STYLES, Axes, draw_band, draw_line, draw_points, line_style
 
 _SYMBOLS = {
     "mean_kernel": r"$E[G]$",
@@ -43,9 +43,7 @@ def plot_comparison(
             [(r.t, r.theory, r.truncation, r.measured, r.standard_error) for r in rows]
         ).T
         style = line_style(number)
-        axes.fill_between(
-            t, theory - truncation, theory + truncation, color=style["color"], alpha=0.2, linewidth=0
-        )
+        draw_band(axes, t, theory - truncation, theory + truncation, style["color"])
         draw_line(axes, t, theory, label=" ".join(map(str, label)), **style)
         draw_points(axes, t, measured, error, number)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
