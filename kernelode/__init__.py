@@ -82,6 +82,7 @@ from ._start import (
     RandomCovariance as RandomCovariance,
 )
 from ._sweep import Axis as Axis, sweep as sweep
+from ._triangle import Triangle as Triangle
 from ._width import AtWidth as AtWidth
 from ._width_response import (
     ResponseCorrection as ResponseCorrection,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,8 @@ def is_concrete(x) -> bool:
 
 def as_real_array(name: str, value) -> Array:
     """`value` as a floating-point array. Python numbers stay weakly typed, so dtype follows data."""
+    if isinstance(value, jax.Array) and np.issubdtype(value.dtype, np.floating):
+        return value
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
@@ -38,11 +41,11 @@ def checked_sign(name: str, array: Array, *, positive: bool = False, non_negativ
     """`array` itself, if its entries are finite and of the required sign (when concrete)."""
     if is_concrete(array):
         numbers = np.asarray(array)
-        if not np.all(np.isfinite(numbers)):
+        if not np.isfinite(numbers).all():
             raise ValueError(f"`{name}` must be finite, got {numbers}.")
-        if positive and np.any(numbers <= 0):
+        if positive and (numbers <= 0).any():
             raise ValueError(f"`{name}` must be positive, got {numbers}.")
-        if non_negative and np.any(numbers < 0):
+        if non_negative and (numbers < 0).any():
             raise ValueError(f"`{name}` must not be negative, got {numbers}.")
     return array
 

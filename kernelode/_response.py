@@ -25,10 +25,11 @@ from jaxtyping import Array, Float
 from ._architecture import AbstractArchitecture
 from ._closure import MeanOnly
 from ._custom_types import RealLike
-from ._kernel import Block, as_block, cast, checked_kernel
+from ._kernel import Block, as_block, as_matrix, cast, checked_kernel
 from ._results import RESULTS
 from ._solution import Solution
 from ._solve import check_flow, checked_times, flow_options, integrate
+from ._triangle import as_triangle
 
 
 class Response(eqx.Module):
@@ -152,10 +153,11 @@ def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerRespons
     network, block = cast(network, kernel.dtype), as_block(kernel)
     rate = lambda state, net: _pushforward(net.drift, *state)
     out = integrate((block, _unit_tangents(block)), rate, network, ts, MeanOnly(), **options)
+    mean_state = lambda block: as_triangle(as_matrix(block))
     at_one_depth = lambda state: LayerResponse(
         chi=_as_response(state[1]),
         eta=_as_response(_pushforward(network.drift, *state)[1]),
         output=_as_response(_pushforward(network.read_out, *state)[1]),
     )
-    solution = eqx.tree_at(lambda s: s.state, out, out.state[0])
+    solution = eqx.tree_at(lambda s: s.state, out, jax.vmap(mean_state)(out.state[0]))
     return solution, jax.lax.map(at_one_depth, out.state)

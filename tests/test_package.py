@@ -19,7 +19,7 @@ PACKAGE = ROOT / "kernelode"
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_files", "_memory", "_progress", "_results"),
-    ("_activation", "_kernel", "_start"),
+    ("_activation", "_kernel", "_start", "_triangle"),
     ("_expectation",),
     ("_architecture",),
     ("_describe",),
@@ -35,7 +35,7 @@ OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
 #: Independent checks: of the theory they know what a network is, and nothing else.
 CHECKS_MAY_IMPORT = (
     *("_checks", "_custom_types", "_files", "_memory", "_progress"),
-    *("_kernel", "_start", "_activation", "_architecture", "_describe"),
+    *("_kernel", "_start", "_triangle", "_activation", "_architecture", "_describe"),
 )
 OPTIONAL = (
     "matplotlib",

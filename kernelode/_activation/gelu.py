@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
+from .angle import angle
 from .base import AbstractClosedFormActivation
 
 
@@ -23,4 +24,4 @@ class GELU(AbstractClosedFormActivation):
         determinant = a * b - c * c
         root = jnp.sqrt(1 + a + b + determinant)
         numerator = determinant + c * c * (1 / (1 + a) + 1 / (1 + b))
-        return c / 4 + (c * jnp.arctan2(c, root) + numerator / root) / (2 * jnp.pi)
+        return c / 4 + (c * angle(c, root) + numerator / root) / (2 * jnp.pi)

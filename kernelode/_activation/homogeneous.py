@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .angle import angle
+
 
 def homogeneous_second_moment(negative_slope, positive_slope, a: Array, b: Array, c: Array) -> Array:
     """E[sigma(x) sigma(y)] for slopes (negative, positive); Var x = a, Var y = b, Cov = c."""
@@ -82,7 +84,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _arcsine(a, b, c):
     """asin(c / sqrt(ab)), zero where a variance is zero."""
-    return jnp.arctan2(c, _root_determinant(a, b, c))
+    return angle(c, _root_determinant(a, b, c))
 
 
 @_arcsine.defjvp

@@ -12,10 +12,11 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractActivation
 from .._checks import as_real_array, checked_sign, is_concrete, scalar
 from .._custom_types import RealLike
-from .._expectation import pair_moment, variance_moment
+from .._expectation import pair_moment, triangle_moment, variance_moment
 from .._kernel import Block, Variances, input_kernel
+from .._triangle import Triangle
 
-Kernel = TypeVar("Kernel", Variances, Block)
+Kernel = TypeVar("Kernel", Variances, Block, Triangle)
 
 
 class Layer(eqx.Module):
@@ -33,8 +34,8 @@ class Layer(eqx.Module):
 class AbstractArchitecture(eqx.Module):
     """A network with Gaussian weights and biases, width n to infinity.
 
-    Weight variances are C_W = (fan-in) Var(W), bias variances C_b = Var(b). A kernel is a `Variances`
-    or a `Block`; every map returns the same kind. Everything follows from `drift` by JAX.
+    Weight variances are C_W = (fan-in) Var(W), bias variances C_b = Var(b). A kernel is a `Variances`,
+    a `Block` or a `Triangle`; every map returns the same kind. Everything follows from `drift` by JAX.
     """
 
     activation: eqx.AbstractVar[AbstractActivation]
@@ -97,6 +98,9 @@ def affine_moment(activation, weight_variance, bias_variance, kernel: Kernel) ->
     if isinstance(kernel, Block):
         cross = pair_moment(activation, kernel.row, kernel.column, kernel.cross)
         moments = Block(moment(kernel.row), moment(kernel.column), cross)
+    elif isinstance(kernel, Triangle):
+        cross = triangle_moment(activation, kernel.diagonal, kernel.cross)
+        moments = Triangle(moment(kernel.diagonal), cross)
     else:
         moments = Variances(moment(kernel.values))
     return jax.tree.map(lambda e: weight_variance * e + bias_variance, moments)

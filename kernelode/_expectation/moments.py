@@ -19,6 +19,7 @@ from .._activation.base import (
     AbstractHomogeneousActivation,
 )
 from .._activation.homogeneous import homogeneous_errors
+from .._triangle import fold, sides, unfold
 from .mehler import moment_table, sum_series, table_indices
 from .variance import integrate_ladder, variance_ladder
 
@@ -53,6 +54,16 @@ def pair_moment(
         rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
         return activation.second_moment(rows, columns, c)
     return moment_table(0, activation, a, b, c)[0]
+
+
+@eqx.filter_jit
+def triangle_moment(
+    activation: AbstractActivation, q: Float[Array, " n"], cross: Float[Array, "rows columns"]
+) -> Float[Array, "rows columns"]:
+    """`pair_moment` of inputs with themselves, where each covariance is given once: see `Triangle`."""
+    if isinstance(activation, AbstractClosedFormActivation):
+        return activation.second_moment(*sides(q), cross)
+    return fold(pair_moment(activation, q, q, unfold(cross, q.shape[0])))
 
 
 def variance_derivatives(

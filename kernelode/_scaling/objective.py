@@ -7,14 +7,18 @@ layers; its logarithm is a sum, which does not overflow:
     log chi_out = log g_out + sum_l log g_l,   g_l = d K^l / d K^{l-1} in that entry.
 """
 
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
-from .._architecture.base import Kernel
 from .._kernel import Block, Variances
+
+#: Kernels with entries that can be perturbed one by one.
+Kernel = TypeVar("Kernel", Variances, Block)
 
 
 def entries(kernel: Kernel) -> Array:

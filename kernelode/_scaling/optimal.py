@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
-from .._architecture.base import Kernel, unit_skip
+from .._architecture.base import unit_skip
 from .._checks import is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
@@ -23,7 +23,7 @@ from .newton import (
     slope_and_curvature,
     verdict,
 )
-from .objective import gain, growth_time, log_read_out, log_response, scan_times, slope
+from .objective import Kernel, gain, growth_time, log_read_out, log_response, scan_times, slope
 from .pairs import from_upper_triangle, pair_block, pair_entries, upper_triangle
 
 #: Outside these depths, in the same unit, an optimum does not count as one.

@@ -50,6 +50,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     last = layers.mean_kernel[-1]
     block = residual.read_out(ko.Block(diagonal(last), diagonal(last), last))
     variances: ko.Variances = residual.read_out(ko.Variances(diagonal(last)))
+    half: ko.Triangle = residual.read_out(ko.MeanOnly().init(residual, last))
     _, responses = ko.response_flow(residual, kernel, [0.1])
     residuals: ko.ClosureResidual = ko.closure_residual(
         residual, pairs.mean_kernel, pairs.kernel_covariance, pairs.mean_correction
@@ -64,6 +65,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
         flow_of_pairs.mean_correction,
         moments.mean_correction,
         variances.values,
+        half.cross,
         responses.output.diagonal,
         residuals.mean_kernel,
         mismatch,
