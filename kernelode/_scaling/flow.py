@@ -40,8 +40,15 @@ class FlowOptimum(NamedTuple):
 def diagonal_functions(network: AbstractResidualNetwork):
     """Q and F of a variance, elementwise."""
     drift = lambda k: network.drift(Variances(k)).values
-    read_out_slope = lambda k: gain(network.read_out, Variances(k))[1]
-    return drift, lambda k: jnp.log(jnp.abs(read_out_slope(k))) + jnp.log(jnp.abs(drift(k)))
+
+    def objective(k):
+        # The slope of the drift, not needed, costs nothing: it makes its expectations those of the
+        # read-out's slope, which are then evaluated once.
+        drift, _ = gain(network.drift, Variances(k))
+        _, read_out_slope = gain(network.read_out, Variances(k))
+        return jnp.log(jnp.abs(read_out_slope)) + jnp.log(jnp.abs(drift.values))
+
+    return drift, objective
 
 
 def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""]) -> FlowOptimum:
@@ -53,7 +60,7 @@ def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""])
     reach = jnp.log(1 + start)
     grid = jnp.linspace(-14.0, 12.0, _GRID, dtype=q.dtype) + reach
     at_distance = lambda v: objective(start + jnp.exp(v))
-    heights = at_distance(grid)
+    heights = jax.lax.map(at_distance, grid, batch_size=8)
     heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
     best = jnp.argmax(heights)
     grows_at_start = slope(objective)(start) > 0
