@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from .._architecture import AbstractResidualNetwork
 from .._kernel import Variances
 from .newton import implicit, maximise, slope_and_curvature
-from .objective import gain, slope
+from .objective import gain, slope, value_and_slope
 
 _GRID = 64
 
@@ -63,9 +63,10 @@ def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""])
     heights = jax.lax.map(at_distance, grid, batch_size=8)
     heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
     best = jnp.argmax(heights)
-    grows_at_start = slope(objective)(start) > 0
+    height_at_start, slope_at_start = value_and_slope(objective)(start)
+    grows_at_start = slope_at_start > 0
     grows_at_end = best == _GRID - 1
-    decreasing = ~grows_at_start & (heights[best] <= objective(start))
+    decreasing = ~grows_at_start & (heights[best] <= height_at_start)
     low = jnp.where(best == 0, -jnp.inf, grid[jnp.maximum(best - 1, 0)])
     search = maximise(
         slope_and_curvature(at_distance),
@@ -99,9 +100,9 @@ def _slope_at_distance(v, args):
 
 def _passage_time(drift, first, last):
     """int dK / Q(K) by Gauss-Legendre in log(K + shift), in which growth is nearly uniform."""
-    rate = slope(drift)(first)
+    value, rate = value_and_slope(drift)(first)
     growing = rate > 0
-    shift = jnp.where(growing, drift(first) / jnp.where(growing, rate, 1) - first, 1)
+    shift = jnp.where(growing, value / jnp.where(growing, rate, 1) - first, 1)
     shift = jax.lax.stop_gradient(jnp.maximum(shift, 0))
     points, weights = (jnp.asarray(x, first.dtype) for x in scipy.special.roots_legendre(24))
     low, high = jnp.log(first + shift), jnp.log(last + shift)
@@ -110,9 +111,8 @@ def _passage_time(drift, first, last):
 
 
 def _first_correction(drift, objective, first, last, time):
-    q_first, q_last = drift(first), drift(last)
-    slope_last = slope(drift)(last)
-    curvature = slope(slope(drift))(last)
+    q_first, slope_first = value_and_slope(drift)(first)
+    (q_last, slope_last), (_, curvature) = value_and_slope(value_and_slope(drift))(last)
     sharpness = slope(slope(objective))(last) * q_last**2
-    numerator = slope_last - slope(drift)(first) + time * q_last * curvature
+    numerator = slope_last - slope_first + time * q_last * curvature
     return time / 2 * jnp.log(q_last / q_first) + numerator / (2 * sharpness)

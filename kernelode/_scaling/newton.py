@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .objective import slope
+from .objective import slope, value_and_slope
 
 
 class Search(NamedTuple):
@@ -25,7 +25,7 @@ class Search(NamedTuple):
 
 def slope_and_curvature(function):
     """u -> (f'(u), f''(u)), by JAX."""
-    return lambda u: jax.jvp(slope(function), (u,), (jnp.ones_like(u),))
+    return value_and_slope(slope(function))
 
 
 def maximise(

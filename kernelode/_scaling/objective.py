@@ -74,9 +74,14 @@ def log_response(
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 
 
+def value_and_slope(function):
+    """A function of one number and its derivative (of any array, for elementwise functions)."""
+    return lambda u: jax.jvp(function, (u,), (jnp.ones_like(u),))
+
+
 def slope(function):
-    """The derivative of a function of one number (of any array, for elementwise functions)."""
-    return lambda u: jax.jvp(function, (u,), (jnp.ones_like(u),))[1]
+    """The derivative alone."""
+    return lambda u: value_and_slope(function)(u)[1]
 
 
 def growth_time(network: AbstractResidualNetwork, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
