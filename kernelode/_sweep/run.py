@@ -16,8 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from .grid import Grid, at_point
 
 #: Bytes of the largest intermediate array, of all points that a device computes at once: what bounds
-#: the memory, and small enough for the cache of a CPU (benchmarks/sweep.py).
-_WORKING_SET = 2**22
+#: the memory (benchmarks/sweep.py).
+_WORKING_SET = 2**27
 _LARGEST_CHUNK = 2**14
 
 

@@ -55,7 +55,7 @@ def sweep(
         from there, with any number of devices or processes. At the end `sweep.nc` in it has the
         returned Dataset.
     - `chunk`: points that a device computes at once; by default as many as keep the largest intermediate
-        array of all of them below 4 MiB, which stays in the cache.
+        array of all of them below 128 MiB.
     - `progress`: show a bar, or call a function with the number of points so far.
     - `dims`: names for the dimensions of results, such as `{"diagonal": ("input",)}`.
 
