@@ -2,9 +2,9 @@
 
     python benchmarks/sweep.py [--json sweep.json] [--points 1000000] [--no-baseline]
 
-1. 100 values of rho at L = 50, erf, N = 20 and 200 inputs: the output kernels by jax.jit(jax.vmap(...)) of
-   ours, unchecked, and of neural-tangents, which checks nothing; and by `ko.sweep`, checked, whose result is
-   a labelled Dataset. First call and run apart, in this one run; the kernels agree.
+1. 100 values of rho at L = 50, erf, N = 20 and 200 inputs: the output kernels by jax.jit(jax.vmap(...))
+   of ours, unchecked, and of neural-tangents, which checks nothing; and by `ko.sweep`, checked, whose
+   result is a labelled Dataset. First call and run apart, in this one run; the kernels agree.
 2. chi_out of one input over (rho, C_W, C_b) at L = 100, erf and tanh: points a second for several sizes
    of chunks, and the largest memory of the process.
 """

@@ -18,6 +18,9 @@ from .grid import Grid, at_point
 #: Bytes of the largest intermediate array, of all points that a device computes at once: what bounds
 #: the memory (benchmarks/sweep.py).
 _WORKING_SET = 2**27
+#: Bytes of the results of all these points. A large result, such as a kernel, is about as large as what
+#: its computation carries from layer to layer: that of few points stays in the cache of a CPU.
+_RESULTS_AT_ONCE = 2**22
 _LARGEST_CHUNK = 2**14
 
 
@@ -59,10 +62,11 @@ def _examine(shapes, structure, static_leaves, static_structure) -> tuple[Any, i
     return result, _largest(jaxpr.jaxpr)
 
 
-def chunk_size(bytes_at_once: int, points: int) -> int:
+def chunk_size(bytes_at_once: int, bytes_of_result: int, points: int) -> int:
     """How many points a device takes at once: as many as fit into the working set."""
     most = min(_LARGEST_CHUNK, -(-points // jax.local_device_count()))
-    return max(1, min(most, _WORKING_SET // max(1, bytes_at_once)))
+    fitting = min(_WORKING_SET // max(1, bytes_at_once), _RESULTS_AT_ONCE // max(1, bytes_of_result))
+    return max(1, min(most, fitting))
 
 
 #: Numbers of points, and each array of the result at these.

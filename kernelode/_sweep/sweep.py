@@ -55,7 +55,7 @@ def sweep(
         from there, with any number of devices or processes. At the end `sweep.nc` in it has the
         returned Dataset.
     - `chunk`: points that a device computes at once; by default as many as keep the largest intermediate
-        array of all of them below 128 MiB.
+        array of all of them below 128 MiB, and their results below 4 MiB.
     - `progress`: show a bar, or call a function with the number of points so far.
     - `dims`: names for the dimensions of results, such as `{"diagonal": ("input",)}`.
 
@@ -78,7 +78,9 @@ def sweep(
     point = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
     check_memory(grid.size * point, f"The results at {grid.size:,} points", "Sweep over fewer.")
     mine = _share(grid.size)
-    size = chunk_size(bytes_at_once, len(mine)) if chunk is None else positive_integer("chunk", chunk)
+    size = (
+        chunk_size(bytes_at_once, point, len(mine)) if chunk is None else positive_integer("chunk", chunk)
+    )
     names = variable_names(result)
     configuration = _configuration(function, target, coordinates, grid, names)
     table = Table(grid.size, layout)
