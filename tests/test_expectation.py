@@ -14,6 +14,7 @@ import pytest
 import kernelode as ko
 from kernelode._activation.base import derivatives
 from kernelode._expectation import pair_moment
+from kernelode._expectation.variance import sum_at_once, sum_in_turn
 
 REFERENCE = json.loads(
     (pathlib.Path(__file__).parent / "data" / "expectation_reference.json").read_text()
@@ -274,3 +275,14 @@ def test_symmetry_and_positivity(name):
     diagonal = jax.jit(lambda q: ko.variance_derivatives(activation, q, 0))(q)
     allowed = jnp.diag(moments.error) + diagonal.error[0]
     assert jnp.all(jnp.abs(jnp.diag(value) - diagonal.value[0]) <= allowed)
+
+
+def test_sums_over_nodes_do_not_depend_on_the_platform():
+    """What runs on CPUs, and what runs elsewhere."""
+    nodes, weights = jnp.linspace(-1.0, 2.0, 7), jnp.linspace(0.1, 0.9, 7)
+    q = jnp.array([0.3, 1.0, 5.0])
+    function = lambda z: [jnp.tanh(q * z), jnp.ones_like(q), jnp.exp(-q * z**2)]
+    in_turn, at_once = (way(function, nodes, weights) for way in (sum_in_turn, sum_at_once))
+    assert in_turn.shape == (3, 3)
+    assert jnp.allclose(in_turn, at_once, rtol=1e-14)
+    assert jnp.allclose(in_turn[1], jnp.sum(weights), rtol=1e-14)

@@ -3,6 +3,7 @@
 (d/dq)^r E[f] = E[f^(2r)] / 2^r: the heat equation, Price's theorem in one dimension.
 """
 
+import functools
 import math
 
 import equinox as eqx
@@ -96,14 +97,21 @@ def _sum_over_nodes(function, rule: Rule, dtype) -> Array:
     On CPUs one node after the other, which keeps all but the sums in registers; elsewhere all at once.
     """
     nodes, weights = jnp.asarray(rule.nodes, dtype), jnp.asarray(rule.weights, dtype)
+    ways = {"cpu": sum_in_turn, "default": sum_at_once}
+    ways = {platform: functools.partial(way, function) for platform, way in ways.items()}
+    return jax.lax.platform_dependent(nodes, weights, **ways)
 
-    def in_turn(nodes, weights):
-        step = lambda totals, x: ([t + x[1] * f for t, f in zip(totals, function(x[0]))], None)
-        start = [jnp.zeros(f.shape, dtype) for f in jax.eval_shape(function, nodes[0])]
-        return jnp.stack(jax.lax.scan(step, start, (nodes, weights))[0])
 
-    at_once = lambda nodes, weights: jnp.tensordot(weights, jnp.stack(jax.vmap(function)(nodes), 1), 1)
-    return jax.lax.platform_dependent(nodes, weights, cpu=in_turn, default=at_once)
+def sum_in_turn(function, nodes: Float[Array, " node"], weights: Float[Array, " node"]) -> Array:
+    """`_sum_over_nodes` in a loop."""
+    step = lambda totals, x: ([t + x[1] * f for t, f in zip(totals, function(x[0]))], None)
+    start = [jnp.zeros(f.shape, f.dtype) for f in jax.eval_shape(function, nodes[0])]
+    return jnp.stack(jax.lax.scan(step, start, (nodes, weights))[0])
+
+
+def sum_at_once(function, nodes: Float[Array, " node"], weights: Float[Array, " node"]) -> Array:
+    """`_sum_over_nodes` as a product of arrays."""
+    return jnp.tensordot(weights, jnp.stack(jax.vmap(function)(nodes), 1), 1)
 
 
 def _square_derivatives(slope: tuple[float, ...], order: int) -> np.ndarray:
