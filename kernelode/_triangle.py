@@ -33,8 +33,8 @@ class Triangle(eqx.Module):
 
 
 def as_triangle(kernel: Float[Array, "n n"]) -> Triangle:
-    """A symmetric kernel matrix as a triangle."""
-    return Triangle(jnp.diagonal(kernel), fold(kernel))
+    """A symmetric kernel matrix as a triangle; a derivative belongs to K_ab and K_ba, half to each."""
+    return Triangle(jnp.diagonal(kernel), fold((kernel + kernel.T) / 2))
 
 
 def triangle_matrix(triangle: Triangle) -> Float[Array, "n n"]:

@@ -27,6 +27,18 @@ def test_every_entry_once(n):
     assert np.array_equal(triangle_matrix(as_triangle(matrix)), matrix)
 
 
+def test_derivatives_by_a_symmetric_kernel_are_symmetric():
+    """What follows them stays a kernel."""
+    kernel = ko.input_kernel(jax.random.normal(jax.random.key(0), (4, 9)))
+    network = ko.ResNet(ko.Erf(), 3, residual_scale=0.5)
+    slopes = jax.grad(lambda k: ko.propagate(network, k).mean_kernel[-1, 0, 2])(kernel)
+    assert jnp.array_equal(slopes, slopes.T)
+    step = 1e-5 * jnp.zeros((4, 4)).at[0, 2].set(1.0).at[2, 0].set(1.0)
+    entry = lambda k: ko.propagate(network, k).mean_kernel[-1, 0, 2]
+    moved = (entry(kernel + step) - entry(kernel - step)) / 2e-5
+    assert slopes[0, 2] + slopes[2, 0] == pytest.approx(float(moved), rel=1e-8)
+
+
 @pytest.mark.parametrize("n", COUNTS)
 def test_sides_are_the_inputs_of_an_entry(n):
     values = jnp.arange(n, dtype=float)
