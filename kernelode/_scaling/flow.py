@@ -60,6 +60,7 @@ def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""])
     reach = jnp.log(1 + start)
     grid = jnp.linspace(-14.0, 12.0, _GRID, dtype=q.dtype) + reach
     at_distance = lambda v: objective(start + jnp.exp(v))
+    # In turn: where many inputs are searched at once, all their grids would not fit into the cache.
     heights = jax.lax.map(at_distance, grid, batch_size=8)
     heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
     best = jnp.argmax(heights)
