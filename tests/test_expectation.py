@@ -286,3 +286,26 @@ def test_sums_over_nodes_do_not_depend_on_the_platform():
     assert in_turn.shape == (3, 3)
     assert jnp.allclose(in_turn, at_once, rtol=1e-14)
     assert jnp.allclose(in_turn[1], jnp.sum(weights), rtol=1e-14)
+
+
+@pytest.mark.parametrize("q", [1e-3, 0.1, 1.0, 5.0, 20.0, 100.0, 400.0, 2000.0])
+def test_variance_derivatives_of_tanh_at_any_variance(q):
+    """(d/dq)^r E[tanh^2] = E[f^(2r)] / 2^r by many nodes in extended precision. The estimate bounds the
+    error, and the half of the usual nodes that is enough here is: errors are those of rounding, which
+    sigma' as a factor keeps from growing as fast as the derivatives of a step do."""
+    step = np.longdouble(0.001)
+    x = step * np.arange(-9000, 9001)
+    z = np.sinh(x) / 100
+    weight = step * np.cosh(x) / 100 * np.exp(-(z**2) / 2) / np.sqrt(2 * np.arctan(np.longdouble(1)) * 4)
+    t = np.tanh(np.sqrt(np.longdouble(q)) * z)
+    rate, row = np.polynomial.Polynomial([1, 0, -1]), np.polynomial.Polynomial([0, 2])
+    exact = [weight @ t**2]
+    for r in range(1, 4):
+        row = (rate * row).deriv()
+        exact.append(weight @ ((1 - t) * (1 + t) * row(t)) / 2**r)
+        row = (rate * row).deriv()
+    found = ko.variance_derivatives(ko.Tanh(), jnp.array([q]), 3)
+    error = np.abs(np.asarray(found.value)[:, 0] - np.array(exact, float))
+    assert np.all(error <= np.asarray(found.error)[:, 0])
+    if q <= 100:
+        assert np.all(error <= np.abs(exact) * [1e-14, 1e-12, 1e-10, 1e-6])

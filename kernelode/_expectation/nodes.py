@@ -26,6 +26,12 @@ class Rule(NamedTuple):
     nodes: np.ndarray
     weights: np.ndarray
 
+    def half(self) -> "Rule":
+        """For even functions: the nodes from zero on."""
+        middle = len(self.nodes) // 2
+        nodes, weights = self.nodes[middle:], self.weights[middle:]
+        return Rule(nodes, np.where(nodes > 0, 2, 1) * weights)
+
 
 def _sinh_rule(count: int, concentration: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes |z| <= reach, and weights without the normal density. `count` is 4k + 1."""
@@ -34,19 +40,23 @@ def _sinh_rule(count: int, concentration: float, reach: float) -> tuple[np.ndarr
     return concentration * np.sinh(x), spacing * concentration * np.cosh(x)
 
 
-@functools.lru_cache
-def line_rule() -> Rule:
-    """For averages of one function (no Hermite polynomials beyond the lowest)."""
-    nodes, steps = _sinh_rule(257, concentration=0.1, reach=9.5)
+def _normal_rule(count: int, concentration: float) -> Rule:
+    """|z| <= 9.5, beyond which the density is below exp(-45)."""
+    nodes, steps = _sinh_rule(count, concentration, reach=9.5)
     return Rule(nodes, steps * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi))
 
 
 @functools.lru_cache
-def half_line_rule() -> Rule:
-    """`line_rule` for even functions: the nodes from zero on."""
-    nodes, weights = line_rule()
-    half = len(nodes) // 2
-    return Rule(nodes[half:], np.where(nodes[half:] > 0, 2, 1) * weights[half:])
+def line_rule() -> Rule:
+    """For averages of one function (no Hermite polynomials beyond the lowest)."""
+    return _normal_rule(257, concentration=0.1)
+
+
+@functools.lru_cache
+def monotone_rule() -> Rule:
+    """For functions of a monotone activation, which do not oscillate far out, where these nodes are too
+    wide for it: half as many as in `line_rule`, and no less accurate at any variance."""
+    return _normal_rule(129, concentration=0.05)
 
 
 @functools.lru_cache

@@ -77,8 +77,14 @@ class SmoothSpectra(AbstractSpectra):
         return 1e4 * gap
 
 
-def trapezoid(values: Float[Array, "*rest node"], rule_weights: np.ndarray):
+def trapezoid(
+    values: Float[Array, "*rest node"],
+    rule_weights: np.ndarray,
+    sizes: Float[Array, "*rest node"] | None = None,
+):
     """The integral and an estimate of its error, from every second and every fourth node.
+
+    `sizes` are those of the terms that the values are sums of, which they round like.
 
     With e1, e2 the changes on halving the spacing twice, the next one is estimated as a geometric
     continuation, 8 e2^2 / e1 but at most e2: right for algebraic convergence (a kink that was not
@@ -90,7 +96,8 @@ def trapezoid(values: Float[Array, "*rest node"], rule_weights: np.ndarray):
     coarse = 4 * (values[..., ::4] @ weights[::4])
     before, after = jnp.abs(middle - coarse), jnp.abs(fine - middle)
     ratio = jnp.where(before > 8 * after, 8 * after / jnp.where(before > 0, before, 1), 1)
-    rounding = 4 * jnp.finfo(values.dtype).eps * (jnp.abs(values) @ weights)
+    sizes = values if sizes is None else sizes
+    rounding = 4 * jnp.finfo(values.dtype).eps * (jnp.abs(sizes) @ weights)
     return fine, after * ratio + rounding
 
 

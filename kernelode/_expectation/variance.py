@@ -5,6 +5,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,7 +22,7 @@ from .._activation.base import (
     derivatives,
 )
 from .kinked import kinked_rule
-from .nodes import Rule, half_line_rule, hermite_functions, line_rule
+from .nodes import Rule, hermite_functions, line_rule, monotone_rule
 from .spectrum import trapezoid
 
 
@@ -50,9 +52,10 @@ def _ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]):
     """The ladder by itself: all that networks need, and so the most frequent quadrature of all."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)[0]
-    integrands, table = _integrands(order, activation)
+    integrands = _integrands(order, activation)
     root, rule = jnp.sqrt(q), _rule(activation)
-    return jnp.asarray(table, q.dtype) @ _sum_over_nodes(lambda z: integrands(root * z), rule, q.dtype)
+    sums = _sum_over_nodes(lambda z: integrands.values(root * z), rule, q.dtype)
+    return jnp.asarray(integrands.table, q.dtype) @ sums
 
 
 @eqx.filter_jit
@@ -60,11 +63,12 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
     """The ladder and an error estimate of the same shape."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)
-    rule = _rule(activation)
-    integrands, table = _integrands(order, activation)
-    values = integrands(jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :])
-    value, error = trapezoid(jnp.stack(values), rule.weights)
-    table = jnp.asarray(table, q.dtype)
+    integrands, rule = _integrands(order, activation), _rule(activation)
+    x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
+    values = jnp.stack(integrands.values(x))
+    sizes = None if integrands.sizes is None else jnp.stack(integrands.sizes(x))
+    value, error = trapezoid(values, rule.weights, sizes)
+    table = jnp.asarray(integrands.table, q.dtype)
     value, error = table @ value, jnp.abs(table) @ error
     if isinstance(activation, AbstractAutonomousActivation):
         return value, error  # no kink can have been overlooked
@@ -72,23 +76,43 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
 
 
 def _rule(activation: AbstractActivation) -> Rule:
-    return half_line_rule() if isinstance(activation, AbstractOddActivation) else line_rule()
+    autonomous = isinstance(activation, AbstractAutonomousActivation)
+    rule = monotone_rule() if autonomous else line_rule()
+    return rule.half() if isinstance(activation, AbstractOddActivation) else rule
 
 
-def _integrands(order: int, activation: AbstractActivation):
-    """Functions f_j(x), as a list, and a matrix A with (d/dq)^r E[sigma^2] = sum_j A_rj E[f_j]."""
-    if isinstance(activation, AbstractAutonomousActivation):
-        # f^(2r) is a polynomial in sigma: a third of the work of differentiating, a smaller program.
-        table = _square_derivatives(activation.slope_polynomial, order)
-        powers = np.flatnonzero(np.any(table != 0, axis=0))
+class Integrands(NamedTuple):
+    """Functions f_j of x, and a matrix A with (d/dq)^r E[sigma^2] = sum_j A_rj E[f_j].
 
-        def moments(x):
-            sigma = activation(x)
-            return [sigma ** int(power) for power in powers]
+    Both functions give a list: of the f_j, and of the terms that an f_j is a sum of, which bound its
+    rounding; None where that is the f_j themselves.
+    """
 
-        return moments, table[:, powers]
-    square = lambda x: activation(x) ** 2
-    return lambda x: list(derivatives(square, x, 2 * order)[::2]), np.diag(0.5 ** np.arange(order + 1.0))
+    values: Callable[[Array], list[Array]]
+    sizes: Callable[[Array], list[Array]] | None
+    table: np.ndarray
+
+
+def _integrands(order: int, activation: AbstractActivation) -> Integrands:
+    if not isinstance(activation, AbstractAutonomousActivation):
+        square = lambda x: activation(x) ** 2
+        values = lambda x: list(derivatives(square, x, 2 * order)[::2])
+        return Integrands(values, None, np.diag(0.5 ** np.arange(order + 1.0)))
+    # Polynomials in sigma: a third of the work of differentiating, a smaller program.
+    slope = activation.slope_polynomial
+    powers, rows = _square_derivatives(slope, order)
+
+    def values(sigma, slope):
+        rate = functools.reduce(lambda total, c: total * sigma + c, slope[::-1], jnp.zeros_like(sigma))
+        return [sigma**2, *(rate * sigma**power for power in powers)]
+
+    table = np.zeros((order + 1, len(powers) + 1))
+    table[0, 0], table[1:, 1:] = 1, rows
+    return Integrands(
+        lambda x: values(activation(x), slope),
+        lambda x: values(jnp.abs(activation(x)), tuple(map(abs, slope))),
+        table,
+    )
 
 
 def _sum_over_nodes(function, rule: Rule, dtype) -> Array:
@@ -114,15 +138,21 @@ def sum_at_once(function, nodes: Float[Array, " node"], weights: Float[Array, " 
     return jnp.tensordot(weights, jnp.stack(jax.vmap(function)(nodes), 1), 1)
 
 
-def _square_derivatives(slope: tuple[float, ...], order: int) -> np.ndarray:
-    """The coefficients of f^(2r) / 2^r in powers of sigma, f = sigma^2: (order + 1, powers)."""
-    rows = [np.polynomial.Polynomial([0.0, 0.0, 1.0])]
-    for _ in range(2 * order):
-        rows.append(rows[-1].deriv() * np.polynomial.Polynomial(slope))
-    table = np.zeros((order + 1, rows[-1].coef.size))
-    for r, row in enumerate(rows[::2]):
-        table[r, : row.coef.size] = row.coef / 2**r
-    return table
+def _square_derivatives(slope: tuple[float, ...], order: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """f^(2r) / 2^r = sigma' sum_k B_rk sigma^k for f = sigma^2, r = 1..order: the powers k, and B.
+
+    Every derivative has a factor sigma' = p: with f^(n) = p g_n, g_{n+1} = d(p g_n)/dsigma. Where sigma
+    saturates it is small, and sums of powers of sigma alone would cancel.
+    """
+    rate = np.polynomial.Polynomial(slope)
+    rows = [np.polynomial.Polynomial([0.0, 2.0])]
+    for _ in range(2 * order - 1):
+        rows.append((rate * rows[-1]).deriv())
+    table = np.zeros((order, rows[-1].coef.size))
+    for r, row in enumerate(rows[1::2]):
+        table[r, : row.coef.size] = row.coef / 2 ** (r + 1)
+    powers = np.flatnonzero(np.any(table != 0, axis=0))
+    return tuple(int(power) for power in powers), table[:, powers]
 
 
 def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
