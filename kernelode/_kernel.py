@@ -90,25 +90,22 @@ def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"
 
 
 def _check_concrete(kernel: np.ndarray, name: str) -> None:
-    if not np.all(np.isfinite(kernel)):
+    size = np.abs(kernel).max()
+    if not np.isfinite(size):
         raise ValueError(f"`{name}` must be finite, but has NaN or infinite entries.")
-    size = np.max(np.abs(kernel))
-    slack = 64 * kernel.shape[0] * np.finfo(kernel.dtype).eps * size
-    if np.max(np.abs(kernel - kernel.T)) > slack:
+    slack = 64 * len(kernel) * np.finfo(kernel.dtype).eps * size
+    if np.abs(kernel - kernel.T).max() > slack:
         raise ValueError(f"`{name}` must be symmetric, got a matrix that is not.")
-    if np.any(np.diagonal(kernel) < 0):
+    if (kernel.diagonal() < 0).any():
         raise ValueError(f"`{name}` must have a non-negative diagonal.")
-    if size > 0:
-        lowest = np.linalg.eigvalsh(kernel)[0] if kernel.shape[0] <= 64 else None
-        if lowest is None:
-            try:
-                np.linalg.cholesky(kernel + slack * np.eye(len(kernel), dtype=kernel.dtype))
-            except np.linalg.LinAlgError:
-                lowest = np.linalg.eigvalsh(kernel)[0]
-        if lowest is not None and lowest < -slack:
+    try:
+        np.linalg.cholesky(kernel + slack * np.eye(len(kernel), dtype=kernel.dtype))
+    except np.linalg.LinAlgError:
+        lowest = np.linalg.eigvalsh(kernel)[0]
+        if lowest < -slack:
             raise ValueError(
                 f"`{name}` must be positive semidefinite, but its lowest eigenvalue is {lowest:.3g}."
-            )
+            ) from None
 
 
 def cast(tree, dtype):

@@ -85,7 +85,7 @@ def unit_skip(network, what: str):
     """`network`, if its skip connections have alpha = 1, as `what` needs; traced: at run time."""
     message = f"{what} is defined for `skip_scale` = 1 only."
     if is_concrete(network.skip_scale):
-        if np.any(np.asarray(network.skip_scale) != 1):
+        if (np.asarray(network.skip_scale) != 1).any():
             raise ValueError(f"{message} Got {network.skip_scale}.")
         return network
     wrong = jnp.any(network.skip_scale != 1)

@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import scipy
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
 from .._kernel import Variances
-from .newton import implicit, maximise, slope_and_curvature
+from .newton import implicit, maximise, slope_and_curvature, vertex
 from .objective import gain, slope, value_and_slope
 
-_GRID = 64
+_GRID = 40
 
 
 class FlowOptimum(NamedTuple):
@@ -37,55 +37,58 @@ class FlowOptimum(NamedTuple):
     increasing: Array
 
 
-def diagonal_functions(network: AbstractResidualNetwork):
-    """Q and F of a variance, elementwise."""
-    drift = lambda k: network.drift(Variances(k)).values
+def height_and_drift(network: AbstractResidualNetwork):
+    """k -> (F, Q) of a variance, elementwise. They go together: a derivative of one is then one of the
+    other, and expectations that both need are evaluated once."""
 
-    def objective(k):
-        # The slope of the drift, not needed, costs nothing: it makes its expectations those of the
-        # read-out's slope, which are then evaluated once.
+    def both(k):
         drift, _ = gain(network.drift, Variances(k))
         _, read_out_slope = gain(network.read_out, Variances(k))
-        return jnp.log(jnp.abs(read_out_slope)) + jnp.log(jnp.abs(drift.values))
+        return jnp.log(jnp.abs(read_out_slope)) + jnp.log(jnp.abs(drift.values)), drift.values
 
-    return drift, objective
+    return both
 
 
 def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""]) -> FlowOptimum:
     """Where the diagonal response of an input of variance `q` is largest along the flow."""
     frozen, start = jax.lax.stop_gradient((network, q))
-    _, objective = diagonal_functions(frozen)
+    height = lambda k: height_and_drift(frozen)(k)[0]
 
     # In v = log(K - K0), from a fine to a coarse distance.
-    reach = jnp.log(1 + start)
-    grid = jnp.linspace(-14.0, 12.0, _GRID, dtype=q.dtype) + reach
-    at_distance = lambda v: objective(start + jnp.exp(v))
+    grid = jnp.linspace(-14.0, 12.0, _GRID, dtype=q.dtype) + jnp.log(1 + start)
+    at_distance = lambda v: height(start + jnp.exp(v))
     # In turn: where many inputs are searched at once, all their grids would not fit into the cache.
     heights = jax.lax.map(at_distance, grid, batch_size=8)
     heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
     best = jnp.argmax(heights)
-    height_at_start, slope_at_start = value_and_slope(objective)(start)
-    grows_at_start = slope_at_start > 0
+    height_at_start, slope_at_start = value_and_slope(height)(start)
+    decreasing = (slope_at_start <= 0) & (heights[best] <= height_at_start)
     grows_at_end = best == _GRID - 1
-    decreasing = ~grows_at_start & (heights[best] <= height_at_start)
-    low = jnp.where(best == 0, -jnp.inf, grid[jnp.maximum(best - 1, 0)])
+
+    before, after = jnp.maximum(best - 1, 0), jnp.minimum(best + 1, _GRID - 1)
+    inside = (before < best) & (best < after)
+    shift = jnp.where(inside, vertex(heights[before], heights[best], heights[after]), 0)
     search = maximise(
         slope_and_curvature(at_distance),
-        grid[best],
+        grid[best] + shift * (grid[1] - grid[0]),
         lower=-80.0,
         upper=grid[-1] + 1,
-        bracket=(low, grid[jnp.minimum(best + 1, _GRID - 1)]),
+        bracket=(jnp.where(best == 0, -jnp.inf, grid[before]), grid[after]),
         skip=decreasing | grows_at_end,
     )
     interior = search.converged & ~decreasing & ~grows_at_end
 
-    drift, objective = diagonal_functions(network)
     v = implicit(_slope_at_distance, search.position, interior, (network, q))
     kernel = q + jnp.exp(v)
-    time = _passage_time(drift, q, kernel)
+    both = height_and_drift(network)
+    ends = value_and_slope(value_and_slope(both))(jnp.stack([q, kernel]))
+    ((_, value), (_, rate)), (_, (sharpness, curvature)) = ends
+    time = _passage_time(lambda k: both(k)[1], q, kernel, value[0], rate[0])
+    moved = rate[1] - rate[0] + time * value[1] * curvature[1]
+    correction = time / 2 * jnp.log(value[1] / value[0]) + moved / (2 * sharpness[1] * value[1] ** 2)
     return FlowOptimum(
         time=time,
-        correction=_first_correction(drift, objective, q, kernel, time),
+        correction=correction,
         kernel=kernel,
         interior=interior,
         decreasing=decreasing | (search.below & ~grows_at_end),
@@ -96,24 +99,17 @@ def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""])
 def _slope_at_distance(v, args):
     """dF/dv at K = K0 + exp(v)."""
     network, q = args
-    return slope(lambda v: diagonal_functions(network)[1](q + jnp.exp(v)))(v)
+    return slope(lambda v: height_and_drift(network)(q + jnp.exp(v))[0])(v)
 
 
-def _passage_time(drift, first, last):
-    """int dK / Q(K) by Gauss-Legendre in log(K + shift), in which growth is nearly uniform."""
-    value, rate = value_and_slope(drift)(first)
+def _passage_time(drift, first, last, value, rate):
+    """int dK / Q(K) by Gauss-Legendre in log(K + shift), in which growth is nearly uniform; `value` and
+    `rate` are Q and dQ/dK at `first`."""
     growing = rate > 0
     shift = jnp.where(growing, value / jnp.where(growing, rate, 1) - first, 1)
     shift = jax.lax.stop_gradient(jnp.maximum(shift, 0))
-    points, weights = (jnp.asarray(x, first.dtype) for x in scipy.special.roots_legendre(24))
+    # NumPy's nodes: `scipy.special` alone takes 0.15 s to import.
+    points, weights = (jnp.asarray(x, first.dtype) for x in np.polynomial.legendre.leggauss(24))
     low, high = jnp.log(first + shift), jnp.log(last + shift)
     moved = jnp.exp((high + low) / 2 + (high - low) / 2 * points)
     return (high - low) / 2 * jnp.sum(weights * moved / drift(moved - shift))
-
-
-def _first_correction(drift, objective, first, last, time):
-    q_first, slope_first = value_and_slope(drift)(first)
-    (q_last, slope_last), (_, curvature) = value_and_slope(value_and_slope(drift))(last)
-    sharpness = slope(slope(objective))(last) * q_last**2
-    numerator = slope_last - slope_first + time * q_last * curvature
-    return time / 2 * jnp.log(q_last / q_first) + numerator / (2 * sharpness)

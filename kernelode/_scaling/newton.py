@@ -1,6 +1,6 @@
 """Safeguarded Newton for the maximum of a function of one number, and its implicit derivative."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,13 +13,15 @@ from .objective import slope, value_and_slope
 class Search(NamedTuple):
     """Where a search ended: at a maximum (`converged`), or `above` or `below` its limits.
 
-    `position` is the maximum, or else the start, a place where the function can be evaluated.
+    `position` is the maximum, or else the start, a place where the function can be evaluated;
+    `beside` what the derivatives came with at the last place where they were evaluated.
     """
 
     position: Float[Array, ""]
     converged: Array
     above: Array
     below: Array
+    beside: Any
     iterations: Array
 
 
@@ -36,8 +38,10 @@ def maximise(
     upper,
     bracket=(-jnp.inf, jnp.inf),
     skip: bool | Array = False,
+    beside: Any = (),
 ) -> Search:
-    """Newton's method for f' = 0, f'' < 0 between `lower` and `upper`; `derivatives` gives (f', f'').
+    """Newton's method for f' = 0, f'' < 0 between `lower` and `upper`. `derivatives` gives (f', f''), and
+    a tree of more numbers if there is one for the start, `beside`.
 
     The slope's sign keeps a bracket, at first infinite: where the function is not concave, or a step
     leaves the bracket or is long, the step is a bisection, or one unit uphill while a side is open. The
@@ -47,35 +51,36 @@ def maximise(
     the function still grows at a limit, or is no longer finite; where `skip`, at once as `below`.
     """
     tolerance = jnp.sqrt(jnp.finfo(start.dtype).eps)
+    searching, converged, above, below = range(4)
 
     def unfinished(state):
-        *_, ends, count = state
-        return ~jnp.any(ends) & (count < 60)
+        return (state[0] == searching) & (state[1] < 60)
 
     def step(state):
-        u, low, high, previous, _, count = state
-        g, h = derivatives(u)
+        _, count, u, low, high, previous, _ = state
+        g, h, *beside = derivatives(u)
         newton = -g / jnp.where(h == 0, 1, h)
         following = newton * (newton / previous) ** 2
         foreseen = (jnp.abs(following * previous) < tolerance**2) & (jnp.abs(previous) < 0.1)
-        converged = (h < 0) & ((jnp.abs(newton) < tolerance) | foreseen)
+        arrived = (h < 0) & ((jnp.abs(newton) < tolerance) | foreseen)
         low, high = jnp.where(g > 0, u, low), jnp.where(g < 0, u, high)
         target = u + newton + jnp.where(foreseen, following, 0)
         good = (h < 0) & (target > low) & (target < high) & (jnp.abs(newton) < 1.5)
         closed = jnp.isfinite(low) & jnp.isfinite(high)
         safe = jnp.where(closed, (low + high) / 2, u + jnp.sign(g))
-        moved = jnp.where(good | converged, target, safe)
+        moved = jnp.where(good | arrived, target, safe)
         infinite = ~(jnp.isfinite(g) & jnp.isfinite(h))
         moved = jnp.where(infinite, u, moved)
-        ends = jnp.stack([converged, infinite | (moved > upper), moved < lower])
-        return moved, low, high, jnp.where(good, newton, jnp.inf), ends, count + 1
+        outside = jnp.where(infinite | (moved > upper), above, jnp.where(moved < lower, below, searching))
+        end = jnp.where(arrived, converged, outside)
+        return end, count + 1, moved, low, high, jnp.where(good, newton, jnp.inf), (*beside,)
 
     low, high = (jnp.asarray(side, start.dtype) for side in bracket)
-    ends = jnp.stack([jnp.asarray(end) for end in (False, False, skip)])
-    state = (start, low, high, jnp.full_like(start, jnp.inf), ends, jnp.asarray(0))
-    u, *_, (converged, above, below), count = jax.lax.while_loop(unfinished, step, state)
-    position = jnp.where(converged, u, start)
-    return Search(position, converged, ~converged & above, ~converged & ~above & below, count)
+    end = jnp.where(skip, below, searching)
+    state = (end, jnp.asarray(0), start, low, high, jnp.full_like(start, jnp.inf), beside)
+    end, count, u, *_, beside = jax.lax.while_loop(unfinished, step, state)
+    position = jnp.where(end == converged, u, start)
+    return Search(position, end == converged, end == above, end == below, beside, count)
 
 
 def verdict(
@@ -117,12 +122,19 @@ def best_interval(positions, heights, at_zero) -> Interval:
     at_end = jnp.where(take(heights, last) > take(before, last), take(heights, last), -jnp.inf)
     # Between two points of the grid the maximum may rise a little above both; not by a factor of e.
     found = jnp.any(peaks, axis=0) & (height + 1 > at_end)
-    bend = jnp.where(found & (best > 0), left - 2 * height + right, -1)
     spacing = positions[1] - positions[0]
-    shift = jnp.where(found & (best > 0), spacing / 2 * (left - right) / bend, 0)
+    shift = jnp.where(found & (best > 0), spacing * vertex(left, height, right), 0)
     middle = positions[best]
     low = jnp.where(best > 0, middle - spacing, -jnp.inf)
-    return Interval(middle + jnp.clip(shift, -spacing, spacing), low, middle + spacing, found, at_end)
+    return Interval(middle + shift, low, middle + spacing, found, at_end)
+
+
+def vertex(before, highest, after):
+    """Where a parabola through three values one apart is highest, seen from the second, the largest of
+    them; there itself if another is not finite."""
+    bend = before - 2 * highest + after
+    curved = jnp.isfinite(bend) & (bend < 0)
+    return jnp.where(curved, (before - after) / jnp.where(curved, 2 * bend, 1), 0)
 
 
 @eqx.filter_custom_jvp
@@ -145,3 +157,17 @@ def _(primals, tangents):
     moved = eqx.filter_jvp(lambda args: function(root, args), (args,), (args_dot,))[1]
     rate = slope(lambda u: function(u, args))(root)
     return root, jnp.where(interior, -moved / jnp.where(interior, rate, 1), 0)
+
+
+@eqx.filter_custom_jvp
+def known(function, value, args):
+    """`value`, which is function(*args) and need not be evaluated again, with its derivatives."""
+    del function, args
+    return value
+
+
+@known.def_jvp
+def _(primals, tangents):
+    function, value, args = primals
+    _, _, args_dot = tangents
+    return known(function, value, args), eqx.filter_jvp(function, args, args_dot)[1]

@@ -9,12 +9,12 @@ layers; its logarithm is a sum, which does not overflow:
 
 from typing import TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
+from .._architecture.base import Layer
 from .._kernel import Block, Variances
 
 #: Kernels with entries that can be perturbed one by one.
@@ -50,6 +50,8 @@ def scale_profile(network: AbstractResidualNetwork) -> Float[Array, " depth"]:
     """Per-layer scales rho_l over their root mean square: the shape that a search keeps. Uniform if all
     are zero."""
     scales = network.layers().scale
+    if network.residual_scale.ndim == 0:
+        return jnp.ones_like(scales)
     square = jnp.mean(scales**2)
     return jnp.where(square > 0, scales / jnp.sqrt(jnp.where(square > 0, square, 1)), 1)
 
@@ -57,19 +59,19 @@ def scale_profile(network: AbstractResidualNetwork) -> Float[Array, " depth"]:
 def log_response(
     network: AbstractResidualNetwork, kernel: Kernel, scale: Float[Array, ""]
 ) -> tuple[Array, Array]:
-    """log |chi_out| of every perturbed entry at residual scales `scale` x profile, and its sign."""
+    """log |chi_out| of every perturbed entry at residual scales `scale` x profile, and its sign; for
+    skip connections of one."""
 
-    layers = network.layers()
-    layers = eqx.tree_at(lambda x: x.scale, layers, scale * scale_profile(network))
-
-    def step(carry, layer):
+    def step(carry, weight):
         kernel, total, sign = carry
+        one = jnp.ones_like(weight)
+        layer = Layer(scale=scale * weight, skip=one, width=one)
         kernel, factor = gain(lambda k: network.layer(k, layer), kernel)
         return (kernel, total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)), None
 
     start = entries(kernel)
     carry = (kernel, jnp.zeros_like(start), jnp.ones_like(start))
-    (last, total, sign), _ = jax.lax.scan(step, carry, layers)
+    (last, total, sign), _ = jax.lax.scan(step, carry, scale_profile(network))
     _, factor = gain(network.read_out, last)
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 

@@ -19,11 +19,20 @@ from .newton import (
     Search,
     best_interval,
     implicit,
+    known,
     maximise,
-    slope_and_curvature,
     verdict,
 )
-from .objective import Kernel, gain, growth_time, log_read_out, log_response, scan_times, slope
+from .objective import (
+    Kernel,
+    gain,
+    growth_time,
+    log_read_out,
+    log_response,
+    scan_times,
+    slope,
+    value_and_slope,
+)
 from .pairs import from_upper_triangle, pair_block, pair_entries, upper_triangle
 
 #: Outside these depths, in the same unit, an optimum does not count as one.
@@ -95,10 +104,11 @@ def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
     guess = jnp.maximum(flow.time + flow.correction / depth, flow.time / 2)
     time = jnp.where(flow.interior, guess, unit)
     lower, upper = _limits(network, unit)
-    at = lambda u: log_response(frozen, Variances(start), jnp.exp(u))[0]
+    at = lambda u: _at(u, frozen, Variances(start))
     search = maximise(
-        slope_and_curvature(at),
+        _derivatives(at),
         jnp.log(time / depth) / 2,
+        beside=(jnp.zeros_like(q), jnp.ones_like(q)),
         lower=lower,
         upper=upper,
         skip=flow.decreasing | flow.increasing,
@@ -109,17 +119,33 @@ def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
     return _finish(network, Variances(q), search, at_end)
 
 
+def _derivatives(function):
+    """For `maximise`, of u -> (log |chi_out|, sign): f', f'', the height to which Newton's step from there
+    leads, and the sign."""
+
+    def derivatives(u):
+        ((height, sign), (g, _)), (_, (h, _)) = value_and_slope(value_and_slope(function))(u)
+        return g, h, height - g**2 / (2 * jnp.where(h == 0, 1, h)), sign
+
+    return derivatives
+
+
+def _at(u, network, kernel) -> tuple[Array, Array]:
+    """log |chi_out| of a kernel's only entry at rho = exp(u), and its sign."""
+    height, sign = log_response(network, kernel, jnp.exp(u))
+    return height.reshape(()), sign.reshape(())
+
+
 def _slope_at(u, args):
     """d log chi_out / d log rho."""
-    network, kernel = args
-    return slope(lambda u: log_response(network, kernel, jnp.exp(u))[0].reshape(()))(u)
+    return slope(lambda u: _at(u, *args)[0])(u)
 
 
 def _finish(network, kernel: Kernel, search: Search, at_end: Float[Array, ""]) -> ScaleEstimate:
     """An estimate, with its implicit derivatives, from where a search ended. The interior maximum is
     compared with log chi_out at scale zero and with `at_end`, its supremum at large scales."""
     u = implicit(_slope_at, search.position, search.converged, (network, kernel))
-    height, sign = (x.reshape(()) for x in log_response(network, kernel, jnp.exp(u)))
+    height, sign = known(_at, search.beside, (u, network, kernel))
     factor_at_zero = gain(network.read_out, kernel)[1].reshape(())
     at_zero = log_read_out(network, kernel).reshape(())
     interior, decreasing, increasing = verdict(search, height, at_zero, at_end, sign > 0)
@@ -151,10 +177,11 @@ def _coarse_scan(network, kernel):
 
 def _pair_element(network, entries, interval: Interval) -> ScaleEstimate:
     frozen, fixed = jax.lax.stop_gradient((network, entries))
-    at = lambda u: log_response(frozen, pair_block(fixed), jnp.exp(u))[0][0, 0]
+    at = lambda u: _at(u, frozen, pair_block(fixed))
     search = maximise(
-        slope_and_curvature(at),
+        _derivatives(at),
         interval.start,
+        beside=(jnp.zeros_like(interval.start), jnp.ones_like(interval.start)),
         lower=interval.start - 20,
         upper=interval.high + 1,
         bracket=(interval.low, interval.high),
