@@ -120,8 +120,8 @@ def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
 
 
 def _derivatives(function):
-    """For `maximise`, of u -> (log |chi_out|, sign): f', f'', the height to which Newton's step from there
-    leads, and the sign."""
+    """For `maximise`, of u -> (log |chi_out|, sign): f', f'', the height that Newton's step from there
+    will reach, and the sign."""
 
     def derivatives(u):
         ((height, sign), (g, _)), (_, (h, _)) = value_and_slope(value_and_slope(function))(u)
