@@ -6,7 +6,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -52,10 +51,8 @@ def _ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]):
     """The ladder by itself: all that networks need, and so the most frequent quadrature of all."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)[0]
-    integrands = _integrands(order, activation)
-    root, rule = jnp.sqrt(q), _rule(activation)
-    sums = _sum_over_nodes(lambda z: integrands.values(root * z), rule, q.dtype)
-    return jnp.asarray(integrands.table, q.dtype) @ sums
+    integrands, root = _integrands(order, activation), jnp.sqrt(q)
+    return _sum_over_nodes(lambda z: integrands(root * z), _rule(activation), q.dtype)
 
 
 @eqx.filter_jit
@@ -63,15 +60,15 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
     """The ladder and an error estimate of the same shape."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)
-    integrands, rule = _integrands(order, activation), _rule(activation)
+    rule = _rule(activation)
     x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
-    values = jnp.stack(integrands.values(x))
-    sizes = None if integrands.sizes is None else jnp.stack(integrands.sizes(x))
-    value, error = trapezoid(values, rule.weights, sizes)
-    table = jnp.asarray(integrands.table, q.dtype)
-    value, error = table @ value, jnp.abs(table) @ error
+    values = jnp.stack(_integrands(order, activation)(x))
     if isinstance(activation, AbstractAutonomousActivation):
-        return value, error  # no kink can have been overlooked
+        # No kink can have been overlooked; but polynomials are sums, which round like their terms.
+        rate, rows = _square_derivatives(activation.slope_polynomial, order)
+        terms = _in_sigma(jnp.abs(activation(x)), abs(rate), list(map(abs, rows)))
+        return trapezoid(values, rule.weights, jnp.stack(terms))
+    value, error = trapezoid(values, rule.weights)
     return value, error + _by_parts_gap(rule, values[0], value, q)
 
 
@@ -81,38 +78,39 @@ def _rule(activation: AbstractActivation) -> Rule:
     return rule.half() if isinstance(activation, AbstractOddActivation) else rule
 
 
-class Integrands(NamedTuple):
-    """Functions f_j of x, and a matrix A with (d/dq)^r E[sigma^2] = sum_j A_rj E[f_j].
+def _integrands(order: int, activation: AbstractActivation) -> Callable[[Array], list[Array]]:
+    """x -> f^(2r) / 2^r, f = sigma^2, r = 0..order: their averages are the ladder."""
+    if isinstance(activation, AbstractAutonomousActivation):
+        # Polynomials in sigma: a third of the work of differentiating, a smaller program.
+        rate, rows = _square_derivatives(activation.slope_polynomial, order)
+        return lambda x: _in_sigma(activation(x), rate, rows)
+    square = lambda x: activation(x) ** 2
+    return lambda x: [f / 2**r for r, f in enumerate(derivatives(square, x, 2 * order)[::2])]
 
-    Both functions give a list: of the f_j, and of the terms that an f_j is a sum of, which bound its
-    rounding; None where that is the f_j themselves.
+
+def _square_derivatives(slope: tuple[float, ...], order: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """f^(2r) / 2^r = p g_r for f = sigma^2, r = 1..order, and sigma' = p: the coefficients of p and of
+    the g_r in powers of sigma.
+
+    Every derivative has the factor p: with f^(n) = p h_n, h_{n+1} = d(p h_n)/dsigma. Where sigma
+    saturates it is small, and sums of powers of sigma alone would cancel.
     """
+    rate, row, rows = np.polynomial.Polynomial(slope), np.polynomial.Polynomial([0.0, 2.0]), []
+    for r in range(1, order + 1):
+        row = (rate * row).deriv()
+        rows.append(row.coef / 2**r)
+        row = (rate * row).deriv()
+    return rate.coef, rows
 
-    values: Callable[[Array], list[Array]]
-    sizes: Callable[[Array], list[Array]] | None
-    table: np.ndarray
+
+def _in_sigma(sigma: Array, rate: np.ndarray, rows: list[np.ndarray]) -> list[Array]:
+    """sigma^2, and the products of a polynomial in sigma with others."""
+    slope = _polynomial(rate, sigma)
+    return [sigma**2, *(slope * _polynomial(row, sigma) for row in rows)]
 
 
-def _integrands(order: int, activation: AbstractActivation) -> Integrands:
-    if not isinstance(activation, AbstractAutonomousActivation):
-        square = lambda x: activation(x) ** 2
-        values = lambda x: list(derivatives(square, x, 2 * order)[::2])
-        return Integrands(values, None, np.diag(0.5 ** np.arange(order + 1.0)))
-    # Polynomials in sigma: a third of the work of differentiating, a smaller program.
-    slope = activation.slope_polynomial
-    powers, rows = _square_derivatives(slope, order)
-
-    def values(sigma, slope):
-        rate = functools.reduce(lambda total, c: total * sigma + c, slope[::-1], jnp.zeros_like(sigma))
-        return [sigma**2, *(rate * sigma**power for power in powers)]
-
-    table = np.zeros((order + 1, len(powers) + 1))
-    table[0, 0], table[1:, 1:] = 1, rows
-    return Integrands(
-        lambda x: values(activation(x), slope),
-        lambda x: values(jnp.abs(activation(x)), tuple(map(abs, slope))),
-        table,
-    )
+def _polynomial(coefficients: np.ndarray, x: Array) -> Array:
+    return sum((c * x**k for k, c in enumerate(coefficients.tolist()) if c), jnp.zeros_like(x))
 
 
 def _sum_over_nodes(function, rule: Rule, dtype) -> Array:
@@ -136,23 +134,6 @@ def sum_in_turn(function, nodes: Float[Array, " node"], weights: Float[Array, " 
 def sum_at_once(function, nodes: Float[Array, " node"], weights: Float[Array, " node"]) -> Array:
     """`_sum_over_nodes` as a product of arrays."""
     return jnp.tensordot(weights, jnp.stack(jax.vmap(function)(nodes), 1), 1)
-
-
-def _square_derivatives(slope: tuple[float, ...], order: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """f^(2r) / 2^r = sigma' sum_k B_rk sigma^k for f = sigma^2, r = 1..order: the powers k, and B.
-
-    Every derivative has a factor sigma' = p: with f^(n) = p g_n, g_{n+1} = d(p g_n)/dsigma. Where sigma
-    saturates it is small, and sums of powers of sigma alone would cancel.
-    """
-    rate = np.polynomial.Polynomial(slope)
-    rows = [np.polynomial.Polynomial([0.0, 2.0])]
-    for _ in range(2 * order - 1):
-        rows.append((rate * rows[-1]).deriv())
-    table = np.zeros((order, rows[-1].coef.size))
-    for r, row in enumerate(rows[1::2]):
-        table[r, : row.coef.size] = row.coef / 2 ** (r + 1)
-    powers = np.flatnonzero(np.any(table != 0, axis=0))
-    return tuple(int(power) for power in powers), table[:, powers]
 
 
 def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):

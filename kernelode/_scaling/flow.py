@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
 from .._kernel import Variances
-from .newton import implicit, maximise, slope_and_curvature, vertex
+from .newton import implicit, maximise, slope_and_curvature
 from .objective import gain, slope, value_and_slope
 
 _GRID = 40
@@ -54,26 +54,29 @@ def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""])
     frozen, start = jax.lax.stop_gradient((network, q))
     height = lambda k: height_and_drift(frozen)(k)[0]
 
-    # In v = log(K - K0), from a fine to a coarse distance.
-    grid = jnp.linspace(-14.0, 12.0, _GRID, dtype=q.dtype) + jnp.log(1 + start)
-    at_distance = lambda v: height(start + jnp.exp(v))
-    # In turn: where many inputs are searched at once, all their grids would not fit into the cache.
-    heights = jax.lax.map(at_distance, grid, batch_size=8)
+    # F and its slope at K0 and, in v = log(K - K0), from a fine to a coarse distance. In turn: where many
+    # inputs are searched at once, all their grids would not fit into the cache.
+    grid = jnp.linspace(-14.0, 12.0, _GRID - 1, dtype=q.dtype) + jnp.log(1 + start)
+    distances = jnp.concatenate([jnp.zeros_like(grid[:1]), jnp.exp(grid)])
+    heights, slopes = jax.lax.map(value_and_slope(height), start + distances, batch_size=8)
     heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
     best = jnp.argmax(heights)
-    height_at_start, slope_at_start = value_and_slope(height)(start)
-    decreasing = (slope_at_start <= 0) & (heights[best] <= height_at_start)
+    rises = slopes[best] > 0
+    decreasing = (best == 0) & ~rises
     grows_at_end = best == _GRID - 1
 
-    before, after = jnp.maximum(best - 1, 0), jnp.minimum(best + 1, _GRID - 1)
-    inside = (before < best) & (best < after)
-    shift = jnp.where(inside, vertex(heights[before], heights[best], heights[after]), 0)
+    # The maximum is next to the highest point; in between where it would be if F were quadratic there.
+    left = jnp.clip(best - 1 + rises, 0, _GRID - 2)
+    low, high = grid[jnp.maximum(left - 1, 0)], grid[left]
+    rise, fall = slopes[left] * distances[left], -slopes[left + 1] * distances[left + 1]
+    turns = (rise > 0) & (fall > 0)
+    share = jnp.where(turns, rise / jnp.where(turns, rise + fall, 1), 0.5)
     search = maximise(
-        slope_and_curvature(at_distance),
-        grid[best] + shift * (grid[1] - grid[0]),
+        slope_and_curvature(lambda v: height(start + jnp.exp(v))),
+        low + share * (high - low),
         lower=-80.0,
         upper=grid[-1] + 1,
-        bracket=(jnp.where(best == 0, -jnp.inf, grid[before]), grid[after]),
+        bracket=(jnp.where(left == 0, -jnp.inf, low), high),
         skip=decreasing | grows_at_end,
     )
     interior = search.converged & ~decreasing & ~grows_at_end

@@ -122,19 +122,12 @@ def best_interval(positions, heights, at_zero) -> Interval:
     at_end = jnp.where(take(heights, last) > take(before, last), take(heights, last), -jnp.inf)
     # Between two points of the grid the maximum may rise a little above both; not by a factor of e.
     found = jnp.any(peaks, axis=0) & (height + 1 > at_end)
+    bend = jnp.where(found & (best > 0), left - 2 * height + right, -1)
     spacing = positions[1] - positions[0]
-    shift = jnp.where(found & (best > 0), spacing * vertex(left, height, right), 0)
+    shift = jnp.where(found & (best > 0), spacing / 2 * (left - right) / bend, 0)
     middle = positions[best]
     low = jnp.where(best > 0, middle - spacing, -jnp.inf)
-    return Interval(middle + shift, low, middle + spacing, found, at_end)
-
-
-def vertex(before, highest, after):
-    """Where a parabola through three values one apart is highest, seen from the second, the largest of
-    them; there itself if another is not finite."""
-    bend = before - 2 * highest + after
-    curved = jnp.isfinite(bend) & (bend < 0)
-    return jnp.where(curved, (before - after) / jnp.where(curved, 2 * bend, 1), 0)
+    return Interval(middle + jnp.clip(shift, -spacing, spacing), low, middle + spacing, found, at_end)
 
 
 @eqx.filter_custom_jvp
