@@ -60,6 +60,11 @@ class AbstractClosedFormActivation(AbstractActivation):
         `c = -a = -b` and at zero variance.
         """
 
+    def variance_moment(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """E[sigma(x)^2] for Var x = q, elementwise: `second_moment(q, q, q)`, for which there may be a
+        shorter formula."""
+        return self.second_moment(q, q, q)
+
 
 class AbstractHomogeneousActivation(AbstractClosedFormActivation):
     """Positively homogeneous of degree one: sigma(x) = slope_+ x for x > 0, slope_- x for x < 0."""

@@ -23,3 +23,6 @@ class Erf(AbstractClosedFormActivation, AbstractOddActivation):
         """
         determinant = a * b - c * c
         return 2 / jnp.pi * angle(2 * c, jnp.sqrt(1 + 2 * (a + b) + 4 * determinant))
+
+    def variance_moment(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return 2 / jnp.pi * angle(2 * q, jnp.sqrt(1 + 4 * q))

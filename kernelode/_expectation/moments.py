@@ -38,7 +38,7 @@ def variance_moment(activation: AbstractActivation, q: Float[Array, "*shape"]) -
         negative, positive = activation.slopes
         return ((negative**2 + positive**2) / 2).astype(q.dtype) * q
     if isinstance(activation, AbstractClosedFormActivation):
-        return activation.second_moment(q, q, q)
+        return activation.variance_moment(q)
     return variance_ladder(0, activation, q.reshape(-1))[0].reshape(q.shape)
 
 

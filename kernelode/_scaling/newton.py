@@ -59,21 +59,24 @@ def maximise(
     def step(state):
         _, count, u, low, high, previous, _ = state
         g, h, *beside = derivatives(u)
-        newton = -g / jnp.where(h == 0, 1, h)
-        following = newton * (newton / previous) ** 2
+        # All else follows from two quotients: XLA keeps them, and would repeat what is not one.
+        size = jnp.where(h == 0, 1, jnp.abs(h))
+        uphill, bend = g / size, h / size
+        concave, length = bend < 0, jnp.abs(uphill)
+        following = uphill * (uphill / previous) ** 2
         foreseen = (jnp.abs(following * previous) < tolerance**2) & (jnp.abs(previous) < 0.1)
-        arrived = (h < 0) & ((jnp.abs(newton) < tolerance) | foreseen)
-        low, high = jnp.where(g > 0, u, low), jnp.where(g < 0, u, high)
-        target = u + newton + jnp.where(foreseen, following, 0)
-        good = (h < 0) & (target > low) & (target < high) & (jnp.abs(newton) < 1.5)
+        arrived = concave & ((length < tolerance) | foreseen)
+        low, high = jnp.where(uphill > 0, u, low), jnp.where(uphill < 0, u, high)
+        target = u + uphill + jnp.where(foreseen, following, 0)
+        good = concave & (target > low) & (target < high) & (length < 1.5)
         closed = jnp.isfinite(low) & jnp.isfinite(high)
-        safe = jnp.where(closed, (low + high) / 2, u + jnp.sign(g))
+        safe = jnp.where(closed, (low + high) / 2, u + jnp.sign(uphill))
         moved = jnp.where(good | arrived, target, safe)
-        infinite = ~(jnp.isfinite(g) & jnp.isfinite(h))
+        infinite = ~(jnp.isfinite(uphill) & jnp.isfinite(bend))
         moved = jnp.where(infinite, u, moved)
         outside = jnp.where(infinite | (moved > upper), above, jnp.where(moved < lower, below, searching))
         end = jnp.where(arrived, converged, outside)
-        return end, count + 1, moved, low, high, jnp.where(good, newton, jnp.inf), (*beside,)
+        return end, count + 1, moved, low, high, jnp.where(good, uphill, jnp.inf), (*beside,)
 
     low, high = (jnp.asarray(side, start.dtype) for side in bracket)
     end = jnp.where(skip, below, searching)
