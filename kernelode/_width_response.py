@@ -21,7 +21,7 @@ from ._kernel import Variances, cast, checked_kernel
 from ._propagate import propagate
 from ._scaling import ScaleEstimate, optimal_residual_scale
 from ._scaling.newton import slope_and_curvature
-from ._scaling.objective import log_response, scale_profile, slope
+from ._scaling.objective import log_response, slope
 
 
 class ResponseCorrection(eqx.Module):
@@ -100,7 +100,7 @@ def _response_correction(network, variances, closure) -> ResponseCorrection:
 @eqx.filter_jit
 def _scale_correction(network, variances, best: ScaleEstimate, closure) -> Float[Array, " inputs"]:
     network, closure = cast((network, closure), variances.dtype)
-    profile = scale_profile(network)
+    profile = network.scale_profile()
 
     def one_input(q, value, interior):
         u = jnp.log(jnp.where(interior, value, 1))

@@ -80,6 +80,13 @@ class AbstractResidualNetwork(AbstractArchitecture):
     residual_scale: eqx.AbstractVar[Float[Array, "*depth"]]
     skip_scale: eqx.AbstractVar[Float[Array, "*depth"]]
 
+    def scale_profile(self) -> Float[Array, " depth"]:
+        """Per-layer scales rho_l over their root mean square: the shape that a search keeps. Ones if all
+        are zero."""
+        scales = self.layers().scale
+        square = jnp.mean(scales**2)
+        return jnp.where(square > 0, scales / jnp.sqrt(jnp.where(square > 0, square, 1)), 1)
+
 
 def unit_skip(network, what: str):
     """`network`, if its skip connections have alpha = 1, as `what` needs; traced: at run time."""

@@ -77,6 +77,10 @@ class ResNet(AbstractResidualNetwork):
         skip = jnp.broadcast_to(self.skip_scale, (self.depth,)).astype(scale.dtype)
         return Layer(scale=scale, skip=skip, width=jnp.ones_like(scale))
 
+    def scale_profile(self) -> Float[Array, " depth"]:
+        # Known without its value where there is one scale: a constant, which costs nothing in a loop.
+        return super().scale_profile() if self.residual_scale.ndim else jnp.ones_like(self.layers().scale)
+
     @property
     def last_width(self) -> Float[Array, ""]:
         return jnp.ones((), self.residual_scale.dtype)

@@ -66,7 +66,7 @@ def diagonal_flow_optimum(network: AbstractResidualNetwork, q: Float[Array, ""])
     grows_at_end = best == _GRID - 1
 
     # The maximum is next to the highest point; in between where it would be if F were quadratic there.
-    left = jnp.clip(best - 1 + rises, 0, _GRID - 2)
+    left = jnp.clip(jnp.where(rises, best, best - 1), 0, _GRID - 2)
     low, high = grid[jnp.maximum(left - 1, 0)], grid[left]
     rise, fall = slopes[left] * distances[left], -slopes[left + 1] * distances[left + 1]
     turns = (rise > 0) & (fall > 0)

@@ -46,16 +46,6 @@ def log_read_out(network: AbstractResidualNetwork, kernel: Kernel) -> Array:
     return jnp.log(jnp.abs(gain(network.read_out, kernel)[1]))
 
 
-def scale_profile(network: AbstractResidualNetwork) -> Float[Array, " depth"]:
-    """Per-layer scales rho_l over their root mean square: the shape that a search keeps. Uniform if all
-    are zero."""
-    scales = network.layers().scale
-    if network.residual_scale.ndim == 0:
-        return jnp.ones_like(scales)
-    square = jnp.mean(scales**2)
-    return jnp.where(square > 0, scales / jnp.sqrt(jnp.where(square > 0, square, 1)), 1)
-
-
 def log_response(
     network: AbstractResidualNetwork, kernel: Kernel, scale: Float[Array, ""]
 ) -> tuple[Array, Array]:
@@ -71,7 +61,7 @@ def log_response(
 
     start = entries(kernel)
     carry = (kernel, jnp.zeros_like(start), jnp.ones_like(start))
-    (last, total, sign), _ = jax.lax.scan(step, carry, scale_profile(network))
+    (last, total, sign), _ = jax.lax.scan(step, carry, network.scale_profile())
     _, factor = gain(network.read_out, last)
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 
