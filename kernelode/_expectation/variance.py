@@ -105,12 +105,15 @@ def _square_derivatives(slope: tuple[float, ...], order: int) -> tuple[np.ndarra
 
 def _in_sigma(sigma: Array, rate: np.ndarray, rows: list[np.ndarray]) -> list[Array]:
     """sigma^2, and the products of a polynomial in sigma with others."""
-    slope = _polynomial(rate, sigma)
-    return [sigma**2, *(slope * _polynomial(row, sigma) for row in rows)]
+    power = functools.cache(lambda k: sigma**k)
 
+    def polynomial(coefficients):
+        constant, *rest = coefficients.tolist()
+        total = jnp.full_like(sigma, constant)
+        return sum((c * power(k) for k, c in enumerate(rest, 1) if c), total)
 
-def _polynomial(coefficients: np.ndarray, x: Array) -> Array:
-    return sum((c * x**k for k, c in enumerate(coefficients.tolist()) if c), jnp.zeros_like(x))
+    slope = polynomial(rate)
+    return [power(2), *(slope * polynomial(row) for row in rows)]
 
 
 def _sum_over_nodes(function, rule: Rule, dtype) -> Array:

@@ -99,7 +99,7 @@ def _limits(network, unit):
 def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
     depth = network.depth
     frozen, start = jax.lax.stop_gradient((network, q))
-    flow = diagonal_flow_optimum(frozen, start)
+    flow = diagonal_flow_optimum(frozen, start, refine=False)
     unit = growth_time(frozen, start)
     guess = jnp.maximum(flow.time + flow.correction / depth, flow.time / 2)
     time = jnp.where(flow.interior, guess, unit)
