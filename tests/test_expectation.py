@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode._activation.base import derivatives
+from kernelode._activation.base import AbstractAutonomousActivation, derivatives
 from kernelode._expectation import pair_moment
 from kernelode._expectation.variance import sum_at_once, sum_in_turn
 
@@ -309,3 +309,31 @@ def test_variance_derivatives_of_tanh_at_any_variance(q):
     assert np.all(error <= np.asarray(found.error)[:, 0])
     if q <= 100:
         assert np.all(error <= np.abs(exact) * [1e-14, 1e-12, 1e-10, 1e-6])
+
+
+class Logistic(AbstractAutonomousActivation):
+    """sigma(x) = 1 / (1 + exp(-x)), which is not odd: sigma' = sigma - sigma^2."""
+
+    def __call__(self, x):
+        return jax.nn.sigmoid(x)
+
+    @property
+    def slope_polynomial(self):
+        return (0.0, 1.0, -1.0)
+
+
+def test_an_activation_that_solves_an_equation():
+    """A polynomial for sigma' gives the derivatives that JAX gives."""
+    q = jnp.array([0.0, 0.01, 1.0, 20.0])
+    found = ko.variance_derivatives(Logistic(), q, 3)
+    expected = ko.variance_derivatives(ko.Elementwise(jax.nn.sigmoid), q, 3)
+    assert jnp.all(jnp.abs(found.value - expected.value) <= found.error + expected.error)
+    assert jnp.allclose(found.value, expected.value, rtol=1e-8)
+
+
+def test_shorter_formulas_of_one_variance():
+    """E[sigma^2] is E[sigma sigma] at equal inputs."""
+    q = jnp.array([0.0, 0.01, 1.0, 20.0])
+    for activation in (ko.Erf(), ko.Sin(1.3), ko.GELU()):
+        own, general = activation.variance_moment(q), activation.second_moment(q, q, q)
+        assert jnp.allclose(own, general, rtol=1e-14, atol=0)
