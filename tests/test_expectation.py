@@ -334,6 +334,6 @@ def test_an_activation_that_solves_an_equation():
 def test_shorter_formulas_of_one_variance():
     """E[sigma^2] is E[sigma sigma] at equal inputs."""
     q = jnp.array([0.0, 0.01, 1.0, 20.0])
-    for activation in (ko.Erf(), ko.Sin(1.3), ko.GELU()):
+    for activation in (ko.Erf(), ko.Sin(1.3), ko.GELU(), ko.ReLU(), ko.LeakyReLU(0.2)):
         own, general = activation.variance_moment(q), activation.second_moment(q, q, q)
         assert jnp.allclose(own, general, rtol=1e-14, atol=0)

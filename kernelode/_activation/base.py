@@ -74,6 +74,11 @@ class AbstractHomogeneousActivation(AbstractClosedFormActivation):
     def slopes(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """(slope_-, slope_+)."""
 
+    def variance_moment(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """(slope_-^2 + slope_+^2) q / 2."""
+        negative, positive = self.slopes
+        return ((negative**2 + positive**2) / 2).astype(q.dtype) * q
+
 
 def derivatives(
     activation: Callable[[Array], Array], x: Float[Array, "*shape"], order: int

@@ -79,7 +79,8 @@ class ResNet(AbstractResidualNetwork):
 
     def scale_profile(self) -> Float[Array, " depth"]:
         # Known without its value where there is one scale: a constant, which costs nothing in a loop.
-        return super().scale_profile() if self.residual_scale.ndim else jnp.ones_like(self.layers().scale)
+        ones = jnp.ones(self.depth, self.residual_scale.dtype)
+        return super().scale_profile() if self.residual_scale.ndim else ones
 
     @property
     def last_width(self) -> Float[Array, ""]:

@@ -34,9 +34,6 @@ class Moments(NamedTuple):
 @eqx.filter_jit
 def variance_moment(activation: AbstractActivation, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """E[sigma(x)^2] for x ~ N(0, q), elementwise."""
-    if isinstance(activation, AbstractHomogeneousActivation):
-        negative, positive = activation.slopes
-        return ((negative**2 + positive**2) / 2).astype(q.dtype) * q
     if isinstance(activation, AbstractClosedFormActivation):
         return activation.variance_moment(q)
     return variance_ladder(0, activation, q.reshape(-1))[0].reshape(q.shape)

@@ -40,9 +40,9 @@ def _sinh_rule(count: int, concentration: float, reach: float) -> tuple[np.ndarr
     return concentration * np.sinh(x), spacing * concentration * np.cosh(x)
 
 
-def _normal_rule(count: int, concentration: float) -> Rule:
-    """|z| <= 9.5, beyond which the density is below exp(-45)."""
-    nodes, steps = _sinh_rule(count, concentration, reach=9.5)
+def _normal_rule(count: int, concentration: float, reach: float = 9.5) -> Rule:
+    """Averages over |z| <= `reach`; beyond 9.5 the density is below exp(-45)."""
+    nodes, steps = _sinh_rule(count, concentration, reach)
     return Rule(nodes, steps * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi))
 
 
@@ -68,8 +68,7 @@ def spectral_rule() -> Rule:
     The oscillating part of h_m(z) exp(-z^2/2) has wave number sqrt(m); its tail beyond |z| = 12 is
     below exp(-36) for every m.
     """
-    nodes, steps = _sinh_rule(641, concentration=0.2, reach=12.0)
-    return Rule(nodes, steps * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi))
+    return _normal_rule(641, concentration=0.2, reach=12.0)
 
 
 class Steps(NamedTuple):

@@ -109,9 +109,7 @@ def parity_parts(values: Float[Array, "*rest node"]) -> Float[Array, "2 *rest ha
 
 
 def _half_weights(dtype) -> Float[Array, " half"]:
-    weights = spectral_rule().weights
-    half = weights.shape[0] // 2
-    return jnp.asarray(np.where(np.arange(half + 1) > 0, 2, 1) * weights[half:], dtype)
+    return jnp.asarray(spectral_rule().half().weights, dtype)
 
 
 def _smooth_error(values: Float[Array, "derivative n node"], q) -> Float[Array, "derivative n"]:
