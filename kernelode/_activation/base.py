@@ -6,7 +6,10 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from .._custom_types import RealLike
 
 
 class AbstractActivation(eqx.Module):
@@ -27,6 +30,34 @@ class AbstractOddActivation(AbstractActivation):
 
 class AbstractSmoothActivation(AbstractActivation):
     """Analytic on the real line: integrated by the trapezoidal rule and its Hermite spectrum."""
+
+    @property
+    @abc.abstractmethod
+    def scales(self) -> tuple[tuple[float, RealLike], ...]:
+        """(distance, width) pairs: at this distance from the origin sigma has features as narrow as `width`,
+        which is the distance of its nearest singularity from the real line, or its wavelength over 2 pi.
+        Nodes are placed by them. A distance of infinity stands for everywhere; the first pair is the
+        origin's. `((0.0, width),)` says that all features are next to the origin."""
+
+
+class AbstractStraightActivation(AbstractSmoothActivation):
+    """sigma(x) = s(k x) / k with s(u) ~ slope u + offset for u to -infinity and to +infinity, up to terms that
+    fall exponentially: moments at large variance are known as a series."""
+
+    @property
+    @abc.abstractmethod
+    def standard(self) -> Callable[[np.ndarray], np.ndarray]:
+        """s, for NumPy arrays; one function object, not a new one at every call."""
+
+    @property
+    @abc.abstractmethod
+    def lines(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """(slope, offset) on the left and on the right."""
+
+    @property
+    @abc.abstractmethod
+    def line_sharpness(self) -> RealLike:
+        """k."""
 
 
 class AbstractAutonomousActivation(AbstractSmoothActivation):

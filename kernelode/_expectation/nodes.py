@@ -21,16 +21,29 @@ BLOCK = 32
 
 
 class Rule(NamedTuple):
-    """Nodes z and weights w with E[f(z)] = sum_i w_i f(z_i), z ~ N(0, 1)."""
+    """Nodes z and weights w with E[f(z)] = sum_i w_i f(z_i), z ~ N(0, 1); z = concentration sinh(spacing k) for
+    integers k."""
 
     nodes: np.ndarray
     weights: np.ndarray
+    concentration: float
 
     def half(self) -> "Rule":
         """For even functions: the nodes from zero on."""
         middle = len(self.nodes) // 2
         nodes, weights = self.nodes[middle:], self.weights[middle:]
-        return Rule(nodes, np.where(nodes > 0, 2, 1) * weights)
+        return Rule(nodes, np.where(nodes > 0, 2, 1) * weights, self.concentration)
+
+    @property
+    def reach(self) -> float:
+        """The largest node."""
+        return float(self.nodes[-1])
+
+    @property
+    def spacing(self) -> float:
+        """Of the integers k."""
+        last = np.arcsinh(self.nodes[-2:] / self.concentration)
+        return float(last[1] - last[0])
 
 
 def _sinh_rule(count: int, concentration: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +56,7 @@ def _sinh_rule(count: int, concentration: float, reach: float) -> tuple[np.ndarr
 def _normal_rule(count: int, concentration: float, reach: float = 9.5) -> Rule:
     """Averages over |z| <= `reach`; beyond 9.5 the density is below exp(-45)."""
     nodes, steps = _sinh_rule(count, concentration, reach)
-    return Rule(nodes, steps * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi))
+    return Rule(nodes, steps * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi), concentration)
 
 
 @functools.lru_cache
@@ -115,5 +128,5 @@ def hermite_functions(z, terms: int) -> Any:
 @functools.lru_cache
 def spectral_matrix() -> np.ndarray:
     """H with E[f h_m] = sum_i H[m, i] f(z_i) on the nodes of `spectral_rule`. (TERMS, nodes)."""
-    nodes, weights = spectral_rule()
+    nodes, weights, _ = spectral_rule()
     return hermite_functions(nodes, TERMS) * weights * np.exp(nodes**2 / 4)

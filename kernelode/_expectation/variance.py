@@ -11,29 +11,39 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.base import (
     AbstractActivation,
     AbstractAutonomousActivation,
     AbstractKinkedActivation,
     AbstractOddActivation,
+    AbstractStraightActivation,
     derivatives,
 )
+from .adapted import adapted_average, by_range, concentration, fits, fixed_average
 from .kinked import kinked_rule
+from .large_variance import beyond, large_variance_ladder
 from .nodes import Rule, hermite_functions, line_rule, monotone_rule
 from .spectrum import trapezoid
 
 
-@eqx.filter_custom_jvp
+@eqx.filter_jit
 def variance_ladder(
     order: int, activation: AbstractActivation, q: Float[Array, " n"]
 ) -> Float[Array, "derivative n"]:
     """E[sigma^2] and its first `order` derivatives with respect to the variance q."""
+    # Under jit: a function with a derivative rule that is called by the rule itself loses it in reverse mode
+    # over reverse mode through a scan, unless it is compiled by itself.
+    return _variance_ladder(order, activation, q)
+
+
+@eqx.filter_custom_jvp
+def _variance_ladder(order, activation, q):
     return _ladder(order, activation, q)
 
 
-@variance_ladder.def_jvp
+@_variance_ladder.def_jvp
 def _(primals, tangents):
     order, activation, q = primals
     _, activation_dot, q_dot = tangents
@@ -41,18 +51,48 @@ def _(primals, tangents):
     value = ladder[: order + 1]
     tangent = jnp.zeros_like(value) if q_dot is None else ladder[1:] * q_dot[None, :]
     if any(leaf is not None for leaf in jax.tree.leaves(activation_dot)):
-        by_activation = lambda activation: _ladder(order, activation, q)
+        by_activation = lambda activation: _ladder(order, activation, q, doubling=False)
         tangent = tangent + eqx.filter_jvp(by_activation, (activation,), (activation_dot,))[1]
     return value, tangent
 
 
 @eqx.filter_jit
-def _ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]):
+def _ladder(
+    order: int, activation: AbstractActivation, q: Float[Array, " n"], *, doubling: bool = True
+) -> Float[Array, "derivative n"]:
     """The ladder by itself: all that networks need, and so the most frequent quadrature of all."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)[0]
-    integrands, root = _integrands(order, activation), jnp.sqrt(q)
-    return _sum_over_nodes(lambda z: integrands(root * z), _rule(activation), q.dtype)
+    integrands = _integrands(order, activation)
+
+    def ordinary(q):
+        root = jnp.sqrt(q)
+        return _sum_over_nodes(lambda z: integrands(root * z), _rule(activation), q.dtype)
+
+    if isinstance(activation, AbstractStraightActivation):
+        large = beyond(activation, q)
+        series = large_variance_ladder(order, activation, q)
+        return jnp.where(large[None, :], series, ordinary(jnp.where(large, 1, q)))
+
+    def adapted(q):
+        if doubling:
+            return _integrate_on_adapted_nodes(order, activation, q)[0]
+        function = lambda z: integrands(jnp.sqrt(q)[None, :] * z)
+        return fixed_average(function, concentration(frozen(activation), q))
+
+    return by_range(_usual(activation, q), ordinary, adapted, q)
+
+
+def _usual(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
+    """At which variances the fixed rule serves."""
+    rule = _rule(activation)
+    return fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach)
+
+
+def frozen(activation):
+    """The activation as a constant: where nodes are does not matter to a converged average."""
+    arrays, rest = eqx.partition(activation, eqx.is_inexact_array)
+    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
 
 
 @eqx.filter_jit
@@ -60,6 +100,50 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
     """The ladder and an error estimate of the same shape."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)
+    if isinstance(activation, AbstractStraightActivation):
+        large = beyond(activation, q)
+        series = large_variance_ladder(order, activation, q)
+        value, error = _integrate_on_fixed_nodes(order, activation, jnp.where(large, 1, q))
+        # Its terms have one sign where they matter; each is a few products.
+        rounding = 64 * jnp.finfo(q.dtype).eps * jnp.abs(series)
+        return jnp.where(large[None, :], series, value), jnp.where(large[None, :], rounding, error)
+    ordinary, adapted = (
+        functools.partial(way, order, activation)
+        for way in (_integrate_on_fixed_nodes, _integrate_on_adapted_nodes)
+    )
+    return by_range(_usual(activation, q), ordinary, adapted, q)
+
+
+def _integrate_on_adapted_nodes(order: int, activation, q: Float[Array, " n"]):
+    """E[f^(2r)] also as E[f' He_{2r-1}(z)] / q^(r - 1/2), by parts: at large variance the former cancels, all
+    but 1/q of it, where f' is all that matters; the latter where f' grows. The one with the smaller error."""
+    integrands, root = _integrands(order, activation), jnp.sqrt(q)
+    slope = lambda x: jax.jvp(lambda x: activation(x) ** 2, (x,), (jnp.ones_like(x),))[1]
+    inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), jnp.nan)
+
+    def function(z):
+        x = root[None, :] * z
+        # He_{k+1}(z) / s^k = (x / s^2) He_k / s^{k-1} - k / s^2 He_{k-1} / s^{k-2}, s^2 = q.
+        before, scaled, by_parts = jnp.ones_like(z), inverse[None, :] * z, []
+        for r in range(1, order + 1):
+            by_parts.append(slope(x) * scaled / 2**r)
+            for k in (2 * r - 1, 2 * r):
+                square = inverse[None, :] ** 2
+                following = inverse[None, :] * z * scaled - k * square * before
+                before, scaled = scaled, following
+        return [*integrands(x), *by_parts]
+
+    value, error = adapted_average(function, concentration(activation, q))
+    direct, by_parts = (jnp.stack([x[1 : order + 1], x[order + 1 :]], 1) for x in (value, error))
+    better = by_parts[:, 1] < by_parts[:, 0]
+    choose = lambda x: jnp.where(better, x[:, 1], x[:, 0])
+    return (
+        jnp.concatenate([value[:1], choose(direct)]),
+        jnp.concatenate([error[:1], choose(by_parts)]),
+    )
+
+
+def _integrate_on_fixed_nodes(order: int, activation, q: Float[Array, " n"]):
     rule = _rule(activation)
     x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
     values = jnp.stack(_integrands(order, activation)(x))
@@ -140,9 +224,10 @@ def sum_at_once(function, nodes: Float[Array, " node"], weights: Float[Array, " 
 
 
 def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
-    """By how much E[f^(2r)] and E[f He_2r] / q^r differ: the delta functions of kinks not declared."""
+    """By how much E[f^(2r)] and E[f He_2r] / q^r, over 2^r, differ: the delta functions of kinks not declared."""
     eps = jnp.finfo(q.dtype).eps
     polynomials = np.polynomial.hermite_e.hermevander(rule.nodes, 2 * (ladder.shape[0] - 1))[:, ::2]
+    polynomials = polynomials / 2.0 ** np.arange(ladder.shape[0])
     weights = jnp.asarray(polynomials * rule.weights[:, None], q.dtype)
     powers = q[None, :] ** jnp.arange(ladder.shape[0], dtype=q.dtype)[:, None]
     gap = jnp.abs(powers * ladder - (values @ weights).T)
