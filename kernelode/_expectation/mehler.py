@@ -22,9 +22,13 @@ from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractKinkedActivation
+from .._activation.scale import correlation
+from .adapted import by_range, fits, frozen
+from .adapted_spectrum import AdaptedSpectra
+from .direct import direct_moments
 from .kinked import KinkedSpectra
-from .nodes import BLOCK, TERMS
-from .spectrum import SmoothSpectra
+from .nodes import BLOCK, TERMS, spectral_rule
+from .spectrum import AbstractSpectra, SmoothSpectra
 
 
 def table_indices(order: int) -> tuple[tuple[int, int], ...]:
@@ -32,26 +36,34 @@ def table_indices(order: int) -> tuple[tuple[int, int], ...]:
     return tuple((i, 2 * row - i) for row in range(order + 1) for i in range(2 * row, -1, -1))
 
 
-@eqx.filter_custom_jvp
+@eqx.filter_jit
 def moment_table(
     order: int,
     activation: AbstractActivation,
     a: Float[Array, " n"],
     b: Float[Array, " m"],
     c: Float[Array, "n m"],
-) -> Float[Array, "entry n m"]:
-    """E[sigma^(i) sigma^(j)] for (i, j) in `table_indices(order)`, for all pairs of n with m inputs."""
-    return sum_series(order, activation, a, b, c)[0]
+) -> tuple[Float[Array, "entry n m"], Float[Array, "entry n m"]]:
+    """E[sigma^(i) sigma^(j)] for (i, j) in `table_indices(order)`, for all pairs of n with m inputs, and error
+    estimates, which are constants to differentiation."""
+    # Under jit, as `variance_ladder` is.
+    return _moment_table(order, activation, a, b, c)
 
 
-@moment_table.def_jvp
+@eqx.filter_custom_jvp
+def _moment_table(order, activation, a, b, c):
+    return integrate_table(order, activation, a, b, c)
+
+
+@_moment_table.def_jvp
 def _(primals, tangents):
     order, activation, a, b, c = primals
     _, activation_dot, a_dot, b_dot, c_dot = tangents
     kernel_moves = not (a_dot is None and b_dot is None and c_dot is None)
-    table = moment_table(order + 1 if kernel_moves else order, activation, a, b, c)
+    table, errors = moment_table(order + 1 if kernel_moves else order, activation, a, b, c)
     entries = dict(zip(table_indices(order + 1), table))
-    value = table[: len(table_indices(order))]
+    count = len(table_indices(order))
+    value = table[:count]
     tangent = jnp.zeros_like(value)
     if kernel_moves:
         rows = []
@@ -68,14 +80,56 @@ def _(primals, tangents):
     if any(leaf is not None for leaf in jax.tree.leaves(activation_dot)):
         # At a fixed kernel the activation's own parameters are differentiated through the series, at
         # its full length: the adaptive loop has no transpose.
-        by_activation = lambda activation: sum_series(order, activation, a, b, c, adaptive=False)[0]
+        by_activation = lambda activation: integrate_table(order, activation, a, b, c, adaptive=False)[0]
         tangent = tangent + eqx.filter_jvp(by_activation, (activation,), (activation_dot,))[1]
-    return value, tangent
+    return (value, errors[:count]), (tangent, jnp.zeros_like(value))
+
+
+#: Relative to its natural scale, the error of a moment above which a pair is integrated over the plane.
+_POOR = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-4}
 
 
 @eqx.filter_jit
-def sum_series(order: int, activation, a, b, c, *, adaptive: bool = True):
-    """The table and an error estimate of the same shape.
+def integrate_table(order: int, activation, a, b, c, *, adaptive: bool = True):
+    """The table and an error estimate of the same shape, by the spectra that fit and, where the series has
+    not converged, by an integral over the plane."""
+    if isinstance(activation, AbstractKinkedActivation):
+        return sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)[:2]
+    rule, variances = spectral_rule(), jnp.concatenate([a, b])
+    usual = fits(frozen(activation), variances, rule.spacing, rule.concentration, rule.reach)
+    ordinary, adapted = (
+        functools.partial(sum_series, kind, order, activation, adaptive=adaptive)
+        for kind in (SmoothSpectra, AdaptedSpectra)
+    )
+    value, error, excess = by_range(usual, ordinary, adapted, a, b, c)
+    if not adaptive:
+        return value, error
+    poor = jnp.any(excess > _POOR[c.dtype], axis=0)
+    improve = functools.partial(_improve, order, activation)
+    keep = lambda a, b, c, poor, value, error: (value, error)
+    return jax.lax.cond(unvmap_any(poor), improve, keep, a, b, c, poor, value, error)
+
+
+def _improve(order: int, activation, a, b, c, poor, value, error):
+    """Where `poor`, the table by an integral over the plane, one pair after the other."""
+
+    def one_pair(pair):
+        a, b, c, poor, old = pair
+        integrate = lambda: jnp.stack(direct_moments(activation, table_indices(order), a, b, c))
+        return jax.lax.cond(poor, integrate, lambda: old)
+
+    rows, columns = (jnp.broadcast_to(q, c.shape).reshape(-1) for q in (a[:, None], b[None, :]))
+    old = jnp.stack([value, error]).reshape(2, value.shape[0], -1)
+    new = jax.lax.map(one_pair, (rows, columns, c.reshape(-1), poor.reshape(-1), jnp.moveaxis(old, 2, 0)))
+    better = jnp.moveaxis(new, 0, 2).reshape(2, *value.shape)
+    # The plane's nodes are for features next to the origin: elsewhere the series may be the better one.
+    choose = better[1] < error
+    return jnp.where(choose, better[0], value), jnp.where(choose, better[1], error)
+
+
+def sum_series(kind: type[AbstractSpectra], order: int, activation, a, b, c, *, adaptive: bool = True):
+    """The table, an error estimate of the same shape, and the part of it that is due to the series' end,
+    relative to the moment's natural scale.
 
     Partial sums stop once the remainder is below rounding for every pair. What is left at the end is
     replaced by its value at correlation +-1, known from a one-dimensional integral, times |corr|^M:
@@ -83,12 +137,11 @@ def sum_series(order: int, activation, a, b, c, *, adaptive: bool = True):
     """
     indices = table_indices(order)
     i, j = np.array(indices).T
-    kind = KinkedSpectra if isinstance(activation, AbstractKinkedActivation) else SmoothSpectra
     rows, columns = kind(activation, a, 2 * order), kind(activation, b, 2 * order)
-    positive = (a > 0)[:, None] & (b > 0)[None, :]
-    product = jnp.where(positive, a[:, None] * b[None, :], 1)
     # Rounding may put parallel inputs beyond one; kernels that are not PSD are refused upstream.
-    corr = jnp.clip(jnp.where(positive, c / jnp.sqrt(product), 0), -1, 1)
+    corr = jnp.clip(
+        correlation(*(jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :])), c)[0], -1, 1
+    )
     size = jnp.broadcast_to(jnp.abs(corr), (len(indices), *c.shape))
     eps = jnp.finfo(c.dtype).eps
 
@@ -96,6 +149,7 @@ def sum_series(order: int, activation, a, b, c, *, adaptive: bool = True):
     # themselves: they need not wait for convergence.
     known = jnp.isfinite(jnp.sum(rows.gram[:, i, j], axis=0))[:, :, None]
     equal = jnp.broadcast_to(a[:, None] == b[None, :], size.shape)
+    known = known if rows.knows_parallel else known & equal
     gap = 1 - size
     settled = known & (gap <= 256 * eps)
     slowest = jnp.max(jnp.where(settled, 0, size), axis=(1, 2), initial=0)
@@ -137,20 +191,26 @@ def sum_series(order: int, activation, a, b, c, *, adaptive: bool = True):
         even, odd = rows.parallel(columns, i, j)
         return jnp.where(equal, at_equal, even + sign * odd - state.parallel)
 
-    needed = remainder(state, jnp.max(jnp.where(equal, 0, size), axis=(1, 2), initial=0)) > eps
-    left = jax.lax.cond(unvmap_any(needed), at_parallel, lambda: jnp.where(equal, at_equal, 0))
+    left = jnp.where(equal, at_equal, 0)
+    if rows.knows_parallel:
+        needed = remainder(state, jnp.max(jnp.where(equal, 0, size), axis=(1, 2), initial=0)) > eps
+        left = jax.lax.cond(unvmap_any(needed), at_parallel, lambda: left)
     left = jnp.where(known, left, 0)
     power = jnp.abs(state.power)[None]
     value = state.total + power * left
 
-    both = lambda f, size: f(rows, state.rows, i, size) * _swap(f(columns, state.columns, j, _swap(size)))
-    tails = both(_tail, size)
-    scale = jnp.sqrt(both(_energy, jnp.where(settled, 0, size)))
-    tail = power * (jnp.sqrt(jnp.where(tails > 0, tails, 0)) + jnp.abs(left))
+    # Roots first: products of second moments may underflow.
+    root = lambda x: jnp.sqrt(jnp.where(x > 0, x, 0))
+    both = lambda f, size: (
+        root(f(rows, state.rows, i, size)) * _swap(root(f(columns, state.columns, j, _swap(size))))
+    )
+    scale = both(_energy, jnp.where(settled, 0, size))
+    tail = power * (both(_tail, size) + jnp.abs(left))
     tail = jnp.where(settled, rows.cusp(gap) * jnp.minimum(tail, scale), tail)
     relative = rows.relative_error[i][:, :, None] + columns.relative_error[j][:, None, :] + 64 * eps
     accuracy = jnp.where(jnp.isfinite(relative), relative * scale, jnp.inf)
-    return value, tail + accuracy + 16 * eps * jnp.abs(value)
+    excess = jnp.where(jnp.isfinite(scale) & (scale > 0), tail / jnp.where(scale > 0, scale, 1), 0)
+    return value, tail + accuracy + 16 * eps * jnp.abs(value), excess
 
 
 class Sums(NamedTuple):

@@ -21,7 +21,7 @@ from .._activation.base import (
 from .._activation.homogeneous import homogeneous_errors, homogeneous_moments
 from .._activation.price import directional, mixed_derivative
 from .._triangle import fold, sides, unfold
-from .mehler import moment_table, sum_series, table_indices
+from .mehler import moment_table, table_indices
 from .variance import integrate_ladder, variance_ladder
 
 
@@ -51,7 +51,7 @@ def pair_moment(
     if isinstance(activation, AbstractClosedFormActivation):
         rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
         return activation.second_moment(rows, columns, c)
-    return moment_table(0, activation, a, b, c)[0]
+    return moment_table(0, activation, a, b, c)[0][0]
 
 
 @eqx.filter_jit
@@ -99,7 +99,7 @@ def pair_moments(
         moment = functools.partial(pair_moment, activation)
         closed = {ij: mixed_derivative(moment, *ij, a, b, c) for ij in table_indices(order)}
         return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
-    values, errors = sum_series(order, activation, a, b, c)
+    values, errors = moment_table(order, activation, a, b, c)
     return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
 
 

@@ -26,11 +26,13 @@ class AbstractSpectra(eqx.Module):
         a, the sum of s_m^(i) s_m^(j) over even and odd m; infinite where unknown or divergent.
     - `ceiling[i, a]`: where E[(sigma^(i))^2] diverges, s_m^(i)^2 <= ceiling binom(m + i, i).
     - `relative_error[i, a]`: an estimate of the coefficients' error, relative to their square sum.
+    - `knows_parallel`: whether moments of parallel inputs of different variance are known by themselves.
     """
 
     gram: eqx.AbstractVar[Float[Array, "parity derivative derivative n"]]
     ceiling: eqx.AbstractVar[Float[Array, "derivative n"]]
     relative_error: eqx.AbstractVar[Float[Array, "derivative n"]]
+    knows_parallel: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def block(self, index) -> Float[Array, "derivative n block"]:
@@ -54,6 +56,7 @@ class SmoothSpectra(AbstractSpectra):
     gram: Float[Array, "parity derivative derivative n"]
     ceiling: Float[Array, "derivative n"]
     relative_error: Float[Array, "derivative n"]
+    knows_parallel: bool = eqx.field(static=True, default=True)
 
     def __init__(self, activation: AbstractActivation, q: Float[Array, " n"], order: int):
         z = jnp.asarray(spectral_rule().nodes, q.dtype)
@@ -113,29 +116,43 @@ def _half_weights(dtype) -> Float[Array, " half"]:
 
 
 def _smooth_error(values: Float[Array, "derivative n node"], q) -> Float[Array, "derivative n"]:
-    """Relative error of the spectra: that of the quadrature, and what integration by parts reveals.
+    """Relative error of the spectra: that of the quadrature, and what integration by parts reveals."""
+    weights = spectral_rule().weights
+    matrix = jnp.asarray(spectral_matrix()[: _LOW + values.shape[0] - 1], values.dtype)
+    energy, error = trapezoid(values**2, weights)
+    # h_m from the matrix, whose columns contain the weights.
+    polynomials = matrix[:_LOW] / jnp.asarray(weights, values.dtype)[None, :]
+    low_error = jnp.max(trapezoid(values[:, :, None] * polynomials[None, None], weights)[1], axis=2)
+    size = jnp.where(energy > 0, energy, 1)
+    return by_parts_error(values @ matrix.T, energy, error / size + low_error / jnp.sqrt(size), q)
+
+
+#: Orders of the spectrum of sigma^(i) that are compared with those of sigma.
+_LOW = 4
+
+
+def by_parts_error(
+    spectrum: Float[Array, "derivative n term"],
+    energy: Float[Array, "derivative n"],
+    by_rule: Float[Array, "derivative n"],
+    q: Float[Array, " n"],
+) -> Float[Array, "derivative n"]:
+    """`by_rule`, the quadrature's relative error, and what integration by parts reveals.
 
     sqrt(q)^i E[sigma^(i) h_m] and sqrt((m + i)! / m!) E[sigma h_{m+i}] are equal for a smooth sigma. At
     a kink that was not declared they differ by the delta function that the nodes of sigma'' do not see:
     then sigma^(i) is no function, and nothing can be said of its moments.
     """
-    eps, low, weights = jnp.finfo(values.dtype).eps, 4, spectral_rule().weights
-    matrix = jnp.asarray(spectral_matrix()[: low + values.shape[0] - 1], values.dtype)
-    energy, error = trapezoid(values**2, weights)
-    spectrum = values @ matrix.T
-    # h_m from the matrix, whose columns contain the weights.
-    polynomials = matrix[:low] / jnp.asarray(weights, values.dtype)[None, :]
-    low_error = jnp.max(trapezoid(values[:, :, None] * polynomials[None, None], weights)[1], axis=2)
-    size = jnp.where(energy > 0, energy, 1)
-    relative = [(error / size + low_error / jnp.sqrt(size))[0]]
-    for i in range(1, values.shape[0]):
-        factors = [math.sqrt(math.factorial(m + i) / math.factorial(m)) for m in range(low)]
-        factors = jnp.asarray(factors, values.dtype)[None, :]
+    eps, size = jnp.finfo(q.dtype).eps, jnp.where(energy > 0, energy, 1)
+    relative = [by_rule[0]]
+    for i in range(1, spectrum.shape[0]):
+        factors = [math.sqrt(math.factorial(m + i) / math.factorial(m)) for m in range(_LOW)]
+        factors = jnp.asarray(factors, q.dtype)[None, :]
         power = (jnp.sqrt(q) ** i)[:, None]
-        here, there = power * spectrum[i, :, :low], factors * spectrum[0, :, i : i + low]
+        here, there = power * spectrum[i, :, :_LOW], factors * spectrum[0, :, i : i + _LOW]
         rounding = 64 * eps * (factors * jnp.sqrt(energy[0])[:, None] + jnp.abs(here))
         gap = jnp.abs(here - there) - rounding
         gap = jnp.max(jnp.where(gap > 0, gap / jnp.where(power > 0, power, 1), 0), axis=1)
-        by_rule = error[i] / size[i] + (low_error[i] + 4 * gap) / jnp.sqrt(size[i])
-        relative.append(jnp.where(gap**2 > 1e-3 * energy[i], jnp.inf, by_rule))
+        unknown = gap**2 > 1e-3 * energy[i]
+        relative.append(jnp.where(unknown, jnp.inf, by_rule[i] + 4 * gap / jnp.sqrt(size[i])))
     return jnp.stack(relative)

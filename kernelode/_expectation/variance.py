@@ -21,7 +21,7 @@ from .._activation.base import (
     AbstractStraightActivation,
     derivatives,
 )
-from .adapted import adapted_average, by_range, concentration, fits, fixed_average
+from .adapted import adapted_average, by_range, concentration, fits, fixed_average, frozen
 from .kinked import kinked_rule
 from .large_variance import beyond, large_variance_ladder
 from .nodes import Rule, hermite_functions, line_rule, monotone_rule
@@ -87,12 +87,6 @@ def _usual(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array,
     """At which variances the fixed rule serves."""
     rule = _rule(activation)
     return fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach)
-
-
-def frozen(activation):
-    """The activation as a constant: where nodes are does not matter to a converged average."""
-    arrays, rest = eqx.partition(activation, eqx.is_inexact_array)
-    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
 
 
 @eqx.filter_jit
