@@ -55,7 +55,9 @@ class AdaptedSpectra(AbstractSpectra):
         return jax.lax.dynamic_slice_in_dim(self.coefficients, index * BLOCK, BLOCK, axis=2)
 
     def parallel(self, other, i, j):
-        raise ValueError("Nodes differ between inputs: the moments of unequal parallel ones are not known.")
+        raise ValueError(
+            "Nodes differ between inputs: the moments of unequal parallel ones are not known."
+        )
 
     def cusp(self, gap):
         return 1e4 * gap

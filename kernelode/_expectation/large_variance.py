@@ -56,11 +56,15 @@ def large_variance_ladder(
     for r in range(order + 1):
         # Horner's scheme in 1 / Q for the half-integer powers; coefficients of the derivative are exact.
         fall = lambda exponent: math.prod(exponent - i for i in range(r))
-        terms = {exponent: c * fall(exponent) for c, exponent in _powers(activation.standard, activation.lines)}
+        terms = {
+            exponent: c * fall(exponent) for c, exponent in _powers(activation.standard, activation.lines)
+        }
         series = jnp.zeros_like(q)
         for m in range(_TERMS - 1, -1, -1):
             series = series * inverse_root**2 + terms[-0.5 - m]
-        total = series * inverse_root + terms[0.5] * scaled * inverse_root + terms[0.0] + terms[1.0] * scaled
+        total = (
+            series * inverse_root + terms[0.5] * scaled * inverse_root + terms[0.0] + terms[1.0] * scaled
+        )
         factor = jnp.ones_like(q)
         for _ in range(r):
             factor = factor / jnp.where(large, q, 1)

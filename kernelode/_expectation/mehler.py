@@ -28,6 +28,7 @@ from .adapted_spectrum import AdaptedSpectra
 from .direct import direct_moments
 from .kinked import KinkedSpectra
 from .nodes import BLOCK, TERMS, spectral_rule
+from .primitive import with_derivative
 from .spectrum import AbstractSpectra, SmoothSpectra
 
 
@@ -46,17 +47,10 @@ def moment_table(
 ) -> tuple[Float[Array, "entry n m"], Float[Array, "entry n m"]]:
     """E[sigma^(i) sigma^(j)] for (i, j) in `table_indices(order)`, for all pairs of n with m inputs, and error
     estimates, which are constants to differentiation."""
-    # Under jit, as `variance_ladder` is.
-    return _moment_table(order, activation, a, b, c)
+    return _bind_table(order, activation, a, b, c)
 
 
-@eqx.filter_custom_jvp
-def _moment_table(order, activation, a, b, c):
-    return integrate_table(order, activation, a, b, c)
-
-
-@_moment_table.def_jvp
-def _(primals, tangents):
+def _table_derivative(primals, tangents):
     order, activation, a, b, c = primals
     _, activation_dot, a_dot, b_dot, c_dot = tangents
     kernel_moves = not (a_dot is None and b_dot is None and c_dot is None)
@@ -82,7 +76,10 @@ def _(primals, tangents):
         # its full length: the adaptive loop has no transpose.
         by_activation = lambda activation: integrate_table(order, activation, a, b, c, adaptive=False)[0]
         tangent = tangent + eqx.filter_jvp(by_activation, (activation,), (activation_dot,))[1]
-    return (value, errors[:count]), (tangent, jnp.zeros_like(value))
+    return (value, errors[:count]), (tangent, None)
+
+
+_bind_table = with_derivative("moments", lambda *args: integrate_table(*args), _table_derivative)
 
 
 #: Relative to its natural scale, the error of a moment above which a pair is integrated over the plane.

@@ -25,6 +25,7 @@ from .adapted import adapted_average, by_range, concentration, fits, fixed_avera
 from .kinked import kinked_rule
 from .large_variance import beyond, large_variance_ladder
 from .nodes import Rule, hermite_functions, line_rule, monotone_rule
+from .primitive import with_derivative
 from .spectrum import trapezoid
 
 
@@ -33,18 +34,10 @@ def variance_ladder(
     order: int, activation: AbstractActivation, q: Float[Array, " n"]
 ) -> Float[Array, "derivative n"]:
     """E[sigma^2] and its first `order` derivatives with respect to the variance q."""
-    # Under jit: a function with a derivative rule that is called by the rule itself loses it in reverse mode
-    # over reverse mode through a scan, unless it is compiled by itself.
-    return _variance_ladder(order, activation, q)
+    return _bind_ladder(order, activation, q)
 
 
-@eqx.filter_custom_jvp
-def _variance_ladder(order, activation, q):
-    return _ladder(order, activation, q)
-
-
-@_variance_ladder.def_jvp
-def _(primals, tangents):
+def _ladder_derivative(primals, tangents):
     order, activation, q = primals
     _, activation_dot, q_dot = tangents
     ladder = variance_ladder(order if q_dot is None else order + 1, activation, q)
@@ -54,6 +47,9 @@ def _(primals, tangents):
         by_activation = lambda activation: _ladder(order, activation, q, doubling=False)
         tangent = tangent + eqx.filter_jvp(by_activation, (activation,), (activation_dot,))[1]
     return value, tangent
+
+
+_bind_ladder = with_derivative("ladder", lambda *args: _ladder(*args), _ladder_derivative)
 
 
 @eqx.filter_jit

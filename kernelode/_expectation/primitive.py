@@ -1,0 +1,41 @@
+"""Functions whose derivative rule survives any nest of JAX's transformations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+
+
+def with_derivative(
+    name: str, function: Callable[..., Any], rule: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`function` with a JVP rule, (primals, tangents) -> (outputs, tangents), tangents being None where
+    they are zero; arguments of any kind, arrays being traced.
+
+    A primitive of its own, since `jax.custom_jvp` is dropped where a scan is partially evaluated, as reverse
+    mode over reverse mode does: a loop inside the function then has no derivative, and an expectation the
+    naive one, which is not finite on singular kernels.
+    """
+
+    def shapes(*args):
+        struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, abstract) else x
+        abstract = jax.core.ShapedArray
+        out = eqx.filter_eval_shape(function, *jax.tree.map(struct, args))
+        shaped = lambda x: abstract(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
+        return jax.tree.map(shaped, out)
+
+    def transpose(inputs, cotangents):
+        del inputs, cotangents
+        raise TypeError(f"`{name}` is not linear.")
+
+    primitive = eqxi.create_vprim(
+        f"kernelode_{name}",
+        eqxi.filter_primitive_def(function),
+        eqxi.filter_primitive_def(shapes),
+        eqxi.filter_primitive_jvp(rule),
+        eqxi.filter_primitive_transpose(transpose),
+    )
+    eqxi.register_impl_finalisation(primitive)
+    return lambda *args: eqxi.filter_primitive_bind(primitive, *args)
