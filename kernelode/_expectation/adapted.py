@@ -20,9 +20,6 @@ from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractSmoothActivation
 
-#: Nodes have to be this many times denser than the width of a feature: the trapezoidal rule's error is
-#: exp(-2 pi) to the power of it, 1e-13 at 5, and nested derivatives need more.
-_DENSITY = 8.0
 #: Nodes on one side of zero: at first, and at most. They are evaluated a few at a time: of one input all
 #: arrays are then small enough for XLA's sequential executor, in which programs that never come here run.
 _FIRST, _MOST, _CHUNK = 128, 2**15, 4
@@ -34,14 +31,16 @@ def fits(
     spacing: float,
     concentration: float,
     reach: float,
+    density: float,
 ) -> Bool[Array, " n"]:
-    """At which variances the nodes z = c sinh(h k), h = `spacing`, are dense enough for the activation."""
+    """At which variances the nodes z = c sinh(h k), h = `spacing`, are `density` times denser than the width of
+    any feature: the trapezoidal rule's error is exp(-2 pi) to the power of it."""
     root, enough = jnp.sqrt(q), jnp.ones(q.shape, bool)
     for distance, width in activation.scales:
         # What is everywhere is also where the density has fallen by exp(-18).
         where = 6 * root if math.isinf(distance) else jnp.full_like(root, distance)
         step = spacing * jnp.sqrt(where**2 + (concentration * root) ** 2)
-        needed = jnp.asarray(width, q.dtype) / _DENSITY
+        needed = jnp.asarray(width, q.dtype) / density
         enough = enough & ((step <= needed) | (where > reach * root))
     return enough
 

@@ -1,15 +1,16 @@
-"""Moments of one pair by an integral over the plane: nearly parallel inputs of large variance, for which
-Mehler's series would need as many terms as one over their squared angle.
+"""Moments of one pair by an integral over the plane: where nodes that are fixed would be too wide, and for
+nearly parallel inputs of large variance, for which Mehler's series would need as many terms as one over their
+squared angle.
 
 With x = sqrt(a) z and y | x ~ N(mu, tau^2), mu = c x / a and tau^2 = b (1 - corr^2),
 
     E[f(x) g(y)] = int dz phi(z) f(sqrt(a) z) int dy phi((y - mu) / tau) / tau g(y),
 
-both by the trapezoidal rule in t, z = c sinh(t) and y = w sinh(t), w being the width of the activation: dense
+both by the trapezoidal rule in t, z = k sinh(t) and y = w sinh(t), w being the width of the activation: dense
 next to the origin, where f, g and the smoothed g vary, and a constant ratio apart from node to node beyond.
 """
 
-from typing import NamedTuple
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,66 +21,74 @@ from .._activation.base import AbstractSmoothActivation, derivatives
 from .._activation.scale import correlation
 from .adapted import concentration
 
-#: Nodes of the two rules; divisible by four, for estimates by halving.
-_OUTER, _INNER = 640, 1024
+#: Intervals of the outer and of the inner rule, of which features at a distance from the origin may need a
+#: multiple; divisible by eight, for estimates by halving. The outer steps are 0.04 in t at a variance of
+#: 1e4 and 0.25 at 1e30; the inner ones so small that a density five standard deviations away is resolved.
+_OUTER, _INNER, _MOST = 320, 192, 2048
 #: How far the normal densities are followed.
 _REACH = 9.5
 
 
-class _Levels(NamedTuple):
-    """A sum on all nodes, on every second and on every fourth."""
-
-    fine: Array
-    middle: Array
-    coarse: Array
-
-    def estimate(self) -> Array:
-        """Of the finest one's error, as in `trapezoid`."""
-        before, after = jnp.abs(self.middle - self.coarse), jnp.abs(self.fine - self.middle)
-        ratio = jnp.where(before > 8 * after, 8 * after / jnp.where(before > 0, before, 1), 1)
-        return after * ratio
-
-
 def direct_moments(
-    activation: AbstractSmoothActivation, indices: tuple[tuple[int, int], ...], a, b, c
-) -> tuple[Float[Array, " entry"], Float[Array, " entry"]]:
-    """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair, and error estimates."""
+    activation: AbstractSmoothActivation, indices: tuple[tuple[int, int], ...], a, b, c, *, errors: bool
+) -> tuple[Float[Array, " entry"], ...]:
+    """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair; and, if asked for, estimates of
+    their errors, from every second and every fourth node."""
     dtype, order = c.dtype, max(max(ij) for ij in indices)
+    outer, inner = _counts(activation, order)
     corr, gap = correlation(a, b, c)
     tau, slope = jnp.sqrt(b * gap), jnp.sqrt(b) * jnp.clip(corr, -1, 1)
     narrow = concentration(activation, jnp.maximum(a, b))
     limit = jnp.asinh(_REACH / narrow)
-    t = limit * jnp.asarray(np.arange(-_OUTER // 2, _OUTER // 2 + 1) / (_OUTER // 2), dtype)
+    t = limit * jnp.asarray(np.arange(-outer // 2, outer // 2 + 1) / (outer // 2), dtype)
     z = narrow * jnp.sinh(t)
-    weights = limit / (_OUTER // 2) * narrow * jnp.cosh(t) * _density(z)
+    weights = limit / (outer // 2) * narrow * jnp.cosh(t) * _density(z)
 
+    # Parallel inputs have y = mu: an inner interval of no length, whose nodes share the weight one.
     width = concentration(activation, jnp.ones_like(a))
-    mu, spread = slope * z, jnp.where(tau > 0, tau, 1)
+    mu, spread, parallel = slope * z, jnp.where(tau > 0, tau, 1), tau == 0
     low, high = (jnp.asinh((mu + side * _REACH * tau) / width) for side in (-1, 1))
-    step = (high - low) / _INNER
+    step = (high - low) / inner
+    every = (1, 2, 4) if errors else (1,)
 
     def add(sums, k):
         s = low + step * k.astype(dtype)
         y = width * jnp.sinh(s)
         weight = step * width * jnp.cosh(s) * _density((y - mu) / spread) / spread
+        weight = jnp.where(parallel, jnp.where(k == 0, 1.0, 0.0).astype(dtype), weight)
         terms = derivatives(activation, y, order) * weight[None, :]
-        used = lambda every: jnp.where(k % every == 0, float(every), 0.0).astype(dtype)
-        return _Levels(*(total + used(every) * terms for total, every in zip(sums, (1, 2, 4)))), None
+        share = [jnp.where(k % n == 0, float(n), 0.0).astype(dtype) for n in every]
+        share = [jnp.where(parallel, 1.0, x).astype(dtype) for x in share]
+        return [total + x * terms for total, x in zip(sums, share)], None
 
     zeros = jnp.zeros((order + 1, z.shape[0]), dtype)
-    inner = jax.lax.scan(add, _Levels(zeros, zeros, zeros), jnp.arange(_INNER + 1))[0]
-    # Parallel inputs: y = mu.
-    at_mean = derivatives(activation, mu, order)
-    inner = _Levels(*(jnp.where(tau > 0, x, at_mean) for x in inner))
-
+    partners = jax.lax.scan(add, [zeros for _ in every], jnp.arange(inner + 1))[0]
     first = derivatives(activation, jnp.sqrt(a) * z, order)
     i, j = np.array(indices).T
-    integrand = lambda partner: first[i] * partner[j] * weights[None, :]
-    fine = integrand(inner.fine)
-    outer = _Levels(*(every * jnp.sum(fine[:, ::every], 1) for every in (1, 2, 4)))
-    over_inner = _Levels(outer.fine, *(jnp.sum(integrand(x), 1) for x in inner[1:]))
-    rounding = 16 * jnp.finfo(dtype).eps * jnp.sum(jnp.abs(fine), 1)
-    return outer.fine, outer.estimate() + over_inner.estimate() + rounding
+    terms = [first[i] * partner[j] * weights[None, :] for partner in partners]
+    value = jnp.sum(terms[0], 1)
+    if not errors:
+        return (value,)
+    by_outer = _estimate(*(n * jnp.sum(terms[0][:, ::n], 1) for n in every))
+    by_inner = _estimate(*(jnp.sum(x, 1) for x in terms))
+    return value, by_outer + by_inner + 16 * jnp.finfo(dtype).eps * jnp.sum(jnp.abs(terms[0]), 1)
+
+
+def _estimate(fine, middle, coarse) -> Array:
+    """Of the error of `fine`, as in `trapezoid`."""
+    before, after = jnp.abs(middle - coarse), jnp.abs(fine - middle)
+    return after * jnp.where(before > 8 * after, 8 * after / jnp.where(before > 0, before, 1), 1)
+
+
+def _counts(activation: AbstractSmoothActivation, order: int) -> tuple[int, int]:
+    """Intervals of the two rules: twice as many for derivatives; more for a width w at a distance p, which
+    needs steps of w / 4p in t."""
+    steps = [0.25]
+    for distance, width in activation.scales:
+        if isinstance(width, float) and distance > 0:
+            steps.append(width / (4 * min(distance, 64.0)))
+    factor = (1 if order == 0 else 2) * max(1, math.ceil(0.05 / min(steps)))
+    return min(factor * _OUTER, _MOST), min(factor * _INNER, _MOST)
 
 
 def _density(z):

@@ -2,7 +2,6 @@
 
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +26,6 @@ class KinkedSpectra(AbstractSpectra):
     gram: Float[Array, "parity derivative derivative n"]
     ceiling: Float[Array, "derivative n"]
     relative_error: Float[Array, "derivative n"]
-    knows_parallel: bool = eqx.field(static=True, default=True)
 
     def __init__(self, activation: AbstractKinkedActivation, q: Float[Array, " n"], order: int):
         self.activation, self.q = activation, q

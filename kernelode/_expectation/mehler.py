@@ -12,7 +12,7 @@ a contraction of the next larger table: the work grows linearly with the order o
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,8 +23,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractKinkedActivation
 from .._activation.scale import correlation
-from .adapted import by_range, fits, frozen
-from .adapted_spectrum import AdaptedSpectra
+from .adapted import fits, frozen
 from .direct import direct_moments
 from .kinked import KinkedSpectra
 from .nodes import BLOCK, TERMS, spectral_rule
@@ -44,9 +43,8 @@ def moment_table(
     a: Float[Array, " n"],
     b: Float[Array, " m"],
     c: Float[Array, "n m"],
-) -> tuple[Float[Array, "entry n m"], Float[Array, "entry n m"]]:
-    """E[sigma^(i) sigma^(j)] for (i, j) in `table_indices(order)`, for all pairs of n with m inputs, and error
-    estimates, which are constants to differentiation."""
+) -> Float[Array, "entry n m"]:
+    """E[sigma^(i) sigma^(j)] for (i, j) in `table_indices(order)`, for all pairs of n with m inputs."""
     return _bind_table(order, activation, a, b, c)
 
 
@@ -54,10 +52,9 @@ def _table_derivative(primals, tangents):
     order, activation, a, b, c = primals
     _, activation_dot, a_dot, b_dot, c_dot = tangents
     kernel_moves = not (a_dot is None and b_dot is None and c_dot is None)
-    table, errors = moment_table(order + 1 if kernel_moves else order, activation, a, b, c)
+    table = moment_table(order + 1 if kernel_moves else order, activation, a, b, c)
     entries = dict(zip(table_indices(order + 1), table))
-    count = len(table_indices(order))
-    value = table[:count]
+    value = table[: len(table_indices(order))]
     tangent = jnp.zeros_like(value)
     if kernel_moves:
         rows = []
@@ -74,9 +71,9 @@ def _table_derivative(primals, tangents):
     if any(leaf is not None for leaf in jax.tree.leaves(activation_dot)):
         # At a fixed kernel the activation's own parameters are differentiated through the series, at
         # its full length: the adaptive loop has no transpose.
-        by_activation = lambda activation: integrate_table(order, activation, a, b, c, adaptive=False)[0]
+        by_activation = lambda activation: integrate_table(order, activation, a, b, c, adaptive=False)
         tangent = tangent + eqx.filter_jvp(by_activation, (activation,), (activation_dot,))[1]
-    return (value, errors[:count]), (tangent, None)
+    return value, tangent
 
 
 _bind_table = with_derivative("moments", lambda *args: integrate_table(*args), _table_derivative)
@@ -87,41 +84,43 @@ _POOR = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-4}
 
 
 @eqx.filter_jit
-def integrate_table(order: int, activation, a, b, c, *, adaptive: bool = True):
-    """The table and an error estimate of the same shape, by the spectra that fit and, where the series has
-    not converged, by an integral over the plane."""
+def integrate_table(
+    order: int, activation, a, b, c, *, adaptive: bool = True, errors: bool = False
+) -> Any:
+    """The table by the spectra that fit and, where the series has not converged, by an integral over the plane;
+    with error estimates of the same shape if they are asked for, which cost more than the table."""
     if isinstance(activation, AbstractKinkedActivation):
-        return sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)[:2]
-    rule, variances = spectral_rule(), jnp.concatenate([a, b])
-    usual = fits(frozen(activation), variances, rule.spacing, rule.concentration, rule.reach)
-    ordinary, adapted = (
-        functools.partial(sum_series, kind, order, activation, adaptive=adaptive)
-        for kind in (SmoothSpectra, AdaptedSpectra)
-    )
-    value, error, excess = by_range(usual, ordinary, adapted, a, b, c)
+        value, error, _ = sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)
+        return (value, error) if errors else value
+    value, error, excess = sum_series(SmoothSpectra, order, activation, a, b, c, adaptive=adaptive)
     if not adaptive:
-        return value, error
-    poor = jnp.any(excess > _POOR[c.dtype], axis=0)
+        return value
+    rule = spectral_rule()
+    # Up to there the spectra are right to 1e-12 (docs/accuracy.md).
+    density = 4.5
+    usual = lambda q: fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach, density)
+    poor = jnp.any(excess > _POOR[c.dtype], axis=0) | ~usual(a)[:, None] | ~usual(b)[None, :]
+    found = (value, error) if errors else (value,)
     improve = functools.partial(_improve, order, activation)
-    keep = lambda a, b, c, poor, value, error: (value, error)
-    return jax.lax.cond(unvmap_any(poor), improve, keep, a, b, c, poor, value, error)
+    keep = lambda a, b, c, poor, found: found
+    found = jax.lax.cond(unvmap_any(poor), improve, keep, a, b, c, poor, found)
+    return found if errors else found[0]
 
 
-def _improve(order: int, activation, a, b, c, poor, value, error):
+def _improve(order: int, activation, a, b, c, poor, found):
     """Where `poor`, the table by an integral over the plane, one pair after the other."""
 
     def one_pair(pair):
         a, b, c, poor, old = pair
-        integrate = lambda: jnp.stack(direct_moments(activation, table_indices(order), a, b, c))
+        errors = len(found) == 2
+        integrate = lambda: direct_moments(activation, table_indices(order), a, b, c, errors=errors)
         return jax.lax.cond(poor, integrate, lambda: old)
 
-    rows, columns = (jnp.broadcast_to(q, c.shape).reshape(-1) for q in (a[:, None], b[None, :]))
-    old = jnp.stack([value, error]).reshape(2, value.shape[0], -1)
-    new = jax.lax.map(one_pair, (rows, columns, c.reshape(-1), poor.reshape(-1), jnp.moveaxis(old, 2, 0)))
-    better = jnp.moveaxis(new, 0, 2).reshape(2, *value.shape)
-    # The plane's nodes are for features next to the origin: elsewhere the series may be the better one.
-    choose = better[1] < error
-    return jnp.where(choose, better[0], value), jnp.where(choose, better[1], error)
+    flat = lambda x: x.reshape(*x.shape[:-2], -1)
+    first = lambda x: jnp.moveaxis(flat(x), -1, 0)
+    rows, columns = (flat(jnp.broadcast_to(q, c.shape)) for q in (a[:, None], b[None, :]))
+    new = jax.lax.map(one_pair, (rows, columns, flat(c), flat(poor), jax.tree.map(first, found)))
+    return jax.tree.map(lambda x, old: jnp.moveaxis(x, 0, -1).reshape(old.shape), new, found)
 
 
 def sum_series(kind: type[AbstractSpectra], order: int, activation, a, b, c, *, adaptive: bool = True):
@@ -146,7 +145,6 @@ def sum_series(kind: type[AbstractSpectra], order: int, activation, a, b, c, *, 
     # themselves: they need not wait for convergence.
     known = jnp.isfinite(jnp.sum(rows.gram[:, i, j], axis=0))[:, :, None]
     equal = jnp.broadcast_to(a[:, None] == b[None, :], size.shape)
-    known = known if rows.knows_parallel else known & equal
     gap = 1 - size
     settled = known & (gap <= 256 * eps)
     slowest = jnp.max(jnp.where(settled, 0, size), axis=(1, 2), initial=0)
@@ -188,10 +186,8 @@ def sum_series(kind: type[AbstractSpectra], order: int, activation, a, b, c, *, 
         even, odd = rows.parallel(columns, i, j)
         return jnp.where(equal, at_equal, even + sign * odd - state.parallel)
 
-    left = jnp.where(equal, at_equal, 0)
-    if rows.knows_parallel:
-        needed = remainder(state, jnp.max(jnp.where(equal, 0, size), axis=(1, 2), initial=0)) > eps
-        left = jax.lax.cond(unvmap_any(needed), at_parallel, lambda: left)
+    needed = remainder(state, jnp.max(jnp.where(equal, 0, size), axis=(1, 2), initial=0)) > eps
+    left = jax.lax.cond(unvmap_any(needed), at_parallel, lambda: jnp.where(equal, at_equal, 0))
     left = jnp.where(known, left, 0)
     power = jnp.abs(state.power)[None]
     value = state.total + power * left

@@ -10,6 +10,7 @@ import functools
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,7 +22,8 @@ from .._activation.base import (
 from .._activation.homogeneous import homogeneous_errors, homogeneous_moments
 from .._activation.price import directional, mixed_derivative
 from .._triangle import fold, sides, unfold
-from .mehler import moment_table, table_indices
+from .adapted import frozen
+from .mehler import integrate_table, moment_table, table_indices
 from .variance import integrate_ladder, variance_ladder
 
 
@@ -51,7 +53,7 @@ def pair_moment(
     if isinstance(activation, AbstractClosedFormActivation):
         rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
         return activation.second_moment(rows, columns, c)
-    return moment_table(0, activation, a, b, c)[0][0]
+    return moment_table(0, activation, a, b, c)[0]
 
 
 @eqx.filter_jit
@@ -99,7 +101,9 @@ def pair_moments(
         moment = functools.partial(pair_moment, activation)
         closed = {ij: mixed_derivative(moment, *ij, a, b, c) for ij in table_indices(order)}
         return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
-    values, errors = moment_table(order, activation, a, b, c)
+    values = moment_table(order, activation, a, b, c)
+    constants = jax.lax.stop_gradient((a, b, c))
+    _, errors = integrate_table(order, frozen(activation), *constants, errors=True)
     return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
 
 

@@ -26,13 +26,11 @@ class AbstractSpectra(eqx.Module):
         a, the sum of s_m^(i) s_m^(j) over even and odd m; infinite where unknown or divergent.
     - `ceiling[i, a]`: where E[(sigma^(i))^2] diverges, s_m^(i)^2 <= ceiling binom(m + i, i).
     - `relative_error[i, a]`: an estimate of the coefficients' error, relative to their square sum.
-    - `knows_parallel`: whether moments of parallel inputs of different variance are known by themselves.
     """
 
     gram: eqx.AbstractVar[Float[Array, "parity derivative derivative n"]]
     ceiling: eqx.AbstractVar[Float[Array, "derivative n"]]
     relative_error: eqx.AbstractVar[Float[Array, "derivative n"]]
-    knows_parallel: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def block(self, index) -> Float[Array, "derivative n block"]:
@@ -56,7 +54,6 @@ class SmoothSpectra(AbstractSpectra):
     gram: Float[Array, "parity derivative derivative n"]
     ceiling: Float[Array, "derivative n"]
     relative_error: Float[Array, "derivative n"]
-    knows_parallel: bool = eqx.field(static=True, default=True)
 
     def __init__(self, activation: AbstractActivation, q: Float[Array, " n"], order: int):
         z = jnp.asarray(spectral_rule().nodes, q.dtype)

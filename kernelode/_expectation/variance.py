@@ -82,7 +82,7 @@ def _ladder(
 def _usual(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
     """At which variances the fixed rule serves."""
     rule = _rule(activation)
-    return fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach)
+    return fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach, density=8.0)
 
 
 @eqx.filter_jit
