@@ -32,17 +32,17 @@ class AbstractSmoothActivation(AbstractActivation):
     """Analytic on the real line: integrated by the trapezoidal rule and its Hermite spectrum."""
 
     @property
-    @abc.abstractmethod
     def scales(self) -> tuple[tuple[float, RealLike], ...]:
-        """(distance, width) pairs: at this distance from the origin sigma has features as narrow as `width`,
-        which is the distance of its nearest singularity from the real line, or its wavelength over 2 pi.
-        Nodes are placed by them. A distance of infinity stands for everywhere; the first pair is the
-        origin's. `((0.0, width),)` says that all features are next to the origin."""
+        """(distance, width) pairs: at this distance from the origin sigma has features as narrow as
+        `width`, which is the distance of its nearest singularity from the real line, or its wavelength
+        over 2 pi. Nodes are placed by them. A distance of infinity stands for everywhere; the first
+        pair is the origin's. By default features of width 1/4 next to the origin."""
+        return ((0.0, 0.25),)
 
 
 class AbstractStraightActivation(AbstractSmoothActivation):
-    """sigma(x) = s(k x) / k with s(u) ~ slope u + offset for u to -infinity and to +infinity, up to terms that
-    fall exponentially: moments at large variance are known as a series."""
+    """sigma(x) = s(k x) / k with s(u) ~ slope u + offset for u to -infinity and to +infinity, up to
+    terms that fall exponentially: moments at large variance are known as a series."""
 
     @property
     @abc.abstractmethod

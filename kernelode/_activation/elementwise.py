@@ -51,8 +51,8 @@ def Elementwise(fn: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> 
     - `kinks`: where the first derivative jumps. A kink that is not declared costs digits, which
         the reported error estimates then show.
 
-    A smooth function is sampled once, here, to find how narrow its features are and where (up to |x| = 64,
-    down to a width of 1/256); integration nodes are placed by that.
+    A smooth function is sampled once, here, to find how narrow its features are and where (up to |x| =
+    64, down to a width of 1/256); integration nodes are placed by that.
 
     **Raises** `TypeError` if `fn` is not callable, `ValueError` if a kink is not finite.
     """

@@ -11,7 +11,6 @@ holds at zero variance.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -15,8 +15,9 @@ def mixed_derivative(
     b: Float[Array, "*b"],
     c: Float[Array, "*c"],
 ) -> Float[Array, "*c"]:
-    """E[sigma^(i)(x) sigma^(j)(y)], i + j even, from `moment`, E[sigma sigma] as a function of Var x, Var y
-    and Cov(x, y): (d/da)^p (d/dc)^r (d/db)^s E[sigma sigma] = E[sigma^(2p+r) sigma^(r+2s)] / 2^(p+s)."""
+    """E[sigma^(i)(x) sigma^(j)(y)], i + j even, from `moment`, E[sigma sigma] as a function of Var x,
+    Var y and Cov(x, y): (d/da)^p (d/dc)^r (d/db)^s E[sigma sigma] = E[sigma^(2p+r) sigma^(r+2s)] /
+    2^(p+s)."""
     shared = i % 2
     for argument, times in ((0, (i - shared) // 2), (1, (j - shared) // 2), (2, shared)):
         for _ in range(times):

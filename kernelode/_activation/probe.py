@@ -10,8 +10,8 @@ from jaxtyping import Array
 #: Distances from the origin between which features are looked for, and down to which width.
 _DISTANCES = (0.0, *(2.0**k for k in range(7)))
 _NARROWEST = 2.0**-8
-#: Panels that are sampled at a time, always as many, so that one program serves: of a function that is rough
-#: everywhere not all need to be seen.
+#: Panels that are sampled at a time, always as many, so that one program serves: of a function that is
+#: rough everywhere not all need to be seen.
 _COUNT = 128
 #: Chebyshev points of a panel.
 _POINTS = np.cos(np.pi * np.arange(17) / 16)
@@ -20,12 +20,12 @@ UNKNOWN = ((0.0, 0.25),)
 
 
 def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, float], ...]:
-    """The `scales` of an analytic function: panels at every distance are halved until polynomials of degree
-    16 resolve the function on them.
+    """The `scales` of an analytic function: panels at every distance are halved until polynomials of
+    degree 16 resolve the function on them.
 
     What persists at the largest distance, an oscillation for instance, is taken to persist everywhere. A
-    distance at which nothing resolves the function is left out: no nodes would integrate a kink, and error
-    estimates tell of it.
+    distance at which nothing resolves the function is left out: no nodes would integrate a kink, and
+    error estimates tell of it.
     """
     double = jnp.result_type(float) == jnp.float64
     # A panel of length l is resolved to `noise` if the nearest singularity is `share` l away: the
@@ -51,8 +51,9 @@ def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, floa
 
 
 def _resolved_length(sample: Callable[[np.ndarray], np.ndarray], panels, noise: float, size: float):
-    """The length of panels, halves of halves of the given ones, on which the function is resolved relative to
-    its size; and its size, which is at least the given one, of where it is nearer to the origin."""
+    """The length of panels, halves of halves of the given ones, on which the function is resolved
+    relative to its size; and its size, which is at least the given one, of where it is nearer to the
+    origin."""
     edges = np.array(panels)
     while True:
         length = float(edges[0, 1] - edges[0, 0])

@@ -2,8 +2,9 @@
 
 Variances between the smallest and the largest floating-point number occur: a network contracts or expands
 its kernel by a factor a layer. Closed forms contain ab, c^2 and their difference, each of which may be no
-number while the result is an ordinary one. They are evaluated on af, bf and cf instead, with a power of two
-f, by which multiplication is exact: one for ordinary variances, and for a large one beside a small one.
+number while the result is an ordinary one. They are evaluated on af, bf and cf instead, with a power of
+two f, by which multiplication is exact: one for ordinary variances, and for a large one beside a small
+one.
 """
 
 from typing import NamedTuple
@@ -12,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-#: In float32: which products ab count as large or small, 2^w and 2^-w, and the exponent of f for them. For
-#: variances from 1e-30 to 1e30 (2^100), (af)(bf) is then between 2^-100 and 2^100, so that its rounding is a
-#: number too. In float64 so is that of ab itself, for variances from 1e-140 to 1e150.
+#: In float32: which products ab count as large or small, 2^w and 2^-w, and the exponent of f for them.
+#: For variances from 1e-30 to 1e30 (2^100), (af)(bf) is then between 2^-100 and 2^100, so that its
+#: rounding is a number too. In float64 so is that of ab itself, for variances from 1e-140 to 1e150.
 _WIDTH, _EXPONENT = 60, 50
 
 
@@ -43,7 +44,8 @@ def pair_factor(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Factor:
 def determinant(
     a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """ab - c^2 of a covariance, zero where it is rounding of the three entries; differentiated as ab - c^2.
+    """ab - c^2 of a covariance, zero where it is rounding of the three entries; differentiated as ab -
+    c^2.
 
     Of inputs within rounding of parallel it is not known how parallel they are: up to 8 eps ab they count
     as parallel, which is what multiples of one row are after rounding.

@@ -1,9 +1,9 @@
 """Averages over a normal variable at any variance, on nodes adapted to the activation.
 
 The rules of `nodes.py` are fixed, and serve the variances at which their nodes are as dense as the
-activation needs (`fits`). Beyond, the concentration of the map z = c sinh(t) follows the variance, c ~ width /
-sqrt(q), and the number of nodes is doubled until the average no longer changes: features next to the
-origin cost the logarithm of the variance, others what they need.
+activation needs (`fits`). Beyond, the concentration of the map z = c sinh(t) follows the variance, c ~
+width / sqrt(q), and the number of nodes is doubled until the average no longer changes: features next
+to the origin cost the logarithm of the variance, others what they need.
 """
 
 import functools
@@ -33,8 +33,8 @@ def fits(
     reach: float,
     density: float,
 ) -> Bool[Array, " n"]:
-    """At which variances the nodes z = c sinh(h k), h = `spacing`, are `density` times denser than the width of
-    any feature: the trapezoidal rule's error is exp(-2 pi) to the power of it."""
+    """At which variances the nodes z = c sinh(h k), h = `spacing`, are `density` times denser than the
+    width of any feature: the trapezoidal rule's error is exp(-2 pi) to the power of it."""
     root, enough = jnp.sqrt(q), jnp.ones(q.shape, bool)
     for distance, width in activation.scales:
         # What is everywhere is also where the density has fallen by exp(-18).
@@ -60,8 +60,8 @@ def concentration(activation: AbstractSmoothActivation, q: Float[Array, "*shape"
 
 
 class _State(NamedTuple):
-    """`nodes` a side of zero, of which the next to be summed is number `step` - 1 + `step` k, k = `index` and
-    following; sums of the terms and of their sizes; the last three averages' differences."""
+    """`nodes` a side of zero, of which the next to be summed is number `step` - 1 + `step` k, k =
+    `index` and following; sums of the terms and of their sizes; the last three averages' differences."""
 
     index: Array
     nodes: Array
@@ -154,8 +154,8 @@ def _terms(values: list[Array], z, steps) -> Array:
 
 
 def by_range(usual: Bool[Array, " n"], ordinary: Callable[..., Any], adapted: Callable[..., Any], *args):
-    """`ordinary(*args)` where the fixed nodes serve all inputs, else `adapted(*args)`; one answer for a whole
-    batch under vmap, or both would be evaluated."""
+    """`ordinary(*args)` where the fixed nodes serve all inputs, else `adapted(*args)`; one answer for a
+    whole batch under vmap, or both would be evaluated."""
     return jax.lax.cond(unvmap_any(~usual), adapted, ordinary, *args)
 
 

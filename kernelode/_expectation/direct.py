@@ -1,13 +1,14 @@
-"""Moments of one pair by an integral over the plane: where nodes that are fixed would be too wide, and for
-nearly parallel inputs of large variance, for which Mehler's series would need as many terms as one over their
-squared angle.
+"""Moments of one pair by an integral over the plane: where nodes that are fixed would be too wide, and
+for nearly parallel inputs of large variance, for which Mehler's series would need as many terms as one
+over their squared angle.
 
 With x = sqrt(a) z and y | x ~ N(mu, tau^2), mu = c x / a and tau^2 = b (1 - corr^2),
 
     E[f(x) g(y)] = int dz phi(z) f(sqrt(a) z) int dy phi((y - mu) / tau) / tau g(y),
 
-both by the trapezoidal rule in t, z = k sinh(t) and y = w sinh(t), w being the width of the activation: dense
-next to the origin, where f, g and the smoothed g vary, and a constant ratio apart from node to node beyond.
+both by the trapezoidal rule in t, z = k sinh(t) and y = w sinh(t), w being the width of the activation:
+dense next to the origin, where f, g and the smoothed g vary, and a constant ratio apart from node to
+node beyond.
 """
 
 import math
@@ -21,9 +22,10 @@ from .._activation.base import AbstractSmoothActivation, derivatives
 from .._activation.scale import correlation
 from .adapted import concentration
 
-#: Intervals of the outer and of the inner rule, of which features at a distance from the origin may need a
-#: multiple; divisible by eight, for estimates by halving. The outer steps are 0.04 in t at a variance of
-#: 1e4 and 0.25 at 1e30; the inner ones so small that a density five standard deviations away is resolved.
+#: Intervals of the outer and of the inner rule, of which features at a distance from the origin may
+#: need a multiple; divisible by eight, for estimates by halving. The outer steps are 0.04 in t at a
+#: variance of 1e4 and 0.25 at 1e30; the inner ones so small that a density five standard deviations
+#: away is resolved.
 _OUTER, _INNER, _MOST = 320, 192, 2048
 #: How far the normal densities are followed.
 _REACH = 9.5
@@ -32,8 +34,8 @@ _REACH = 9.5
 def direct_moments(
     activation: AbstractSmoothActivation, indices: tuple[tuple[int, int], ...], a, b, c, *, errors: bool
 ) -> tuple[Float[Array, " entry"], ...]:
-    """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair; and, if asked for, estimates of
-    their errors, from every second and every fourth node."""
+    """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair; and, if asked for,
+    estimates of their errors, from every second and every fourth node."""
     dtype, order = c.dtype, max(max(ij) for ij in indices)
     outer, inner = _counts(activation, order)
     corr, gap = correlation(a, b, c)
@@ -81,8 +83,8 @@ def _estimate(fine, middle, coarse) -> Array:
 
 
 def _counts(activation: AbstractSmoothActivation, order: int) -> tuple[int, int]:
-    """Intervals of the two rules: twice as many for derivatives; more for a width w at a distance p, which
-    needs steps of w / 4p in t."""
+    """Intervals of the two rules: twice as many for derivatives; more for a width w at a distance p,
+    which needs steps of w / 4p in t."""
     steps = [0.25]
     for distance, width in activation.scales:
         if isinstance(width, float) and distance > 0:

@@ -1,14 +1,15 @@
 """E[sigma^2] and its derivatives at large variance, for activations that become straight lines.
 
-With sigma(x) = s(k x) / k and Q = k^2 q, E[sigma^2] = e(Q) / k^2. Away from the origin s(u) is alpha u + beta,
-on either side, up to terms that fall exponentially, and r = s^2 - (alpha u + beta)^2 is concentrated near the
-origin, where the density of N(0, Q) is nearly flat:
+With sigma(x) = s(k x) / k and Q = k^2 q, E[sigma^2] = e(Q) / k^2. Away from the origin s(u) is alpha u
++ beta, on either side, up to terms that fall exponentially, and r = s^2 - (alpha u + beta)^2 is
+concentrated near the origin, where the density of N(0, Q) is nearly flat:
 
     e(Q) = sum over sides [alpha^2 Q / 2 +- 2 alpha beta sqrt(Q / 2 pi) + beta^2 / 2]
            + 1/sqrt(2 pi Q) sum_m (-1)^m / (m! (2Q)^m) int u^{2m} r(u) du.
 
-Powers of Q: derivatives are exact, where quadratures of f'' cancel all but 1/Q. The series is asymptotic; of
-the integrals' growth, like (2m + 1)!, nothing is seen from Q = 600 on with eight terms (1e-15).
+Powers of Q: derivatives are exact, where quadratures of f'' cancel all but 1/Q. The series is
+asymptotic; of the integrals' growth, like (2m + 1)!, nothing is seen from Q = 600 on with eight terms
+(1e-15).
 """
 
 import functools
@@ -33,7 +34,8 @@ def _powers(standard: Callable, lines) -> tuple[tuple[float, float], ...]:
     quadratic = (left_slope**2 + right_slope**2) / 2
     mixed = 2 * (right_slope * right_offset - left_slope * left_offset) / root
     terms = [(quadratic, 1.0), (mixed, 0.5), ((left_offset**2 + right_offset**2) / 2, 0.0)]
-    # The remainder falls like u exp(-u) or faster; a kink of the lines at the origin needs the two sides apart.
+    # The remainder falls like u exp(-u) or faster; a kink of the lines at the origin needs the two
+    # sides apart.
     points, weights = np.polynomial.legendre.leggauss(200)
     u, step = 40 * (points + 1), 40 * weights
     remainder = standard(u) ** 2 - (right_slope * u + right_offset) ** 2
@@ -55,9 +57,9 @@ def large_variance_ladder(
     rows = []
     for r in range(order + 1):
         # Horner's scheme in 1 / Q for the half-integer powers; coefficients of the derivative are exact.
-        fall = lambda exponent: math.prod(exponent - i for i in range(r))
         terms = {
-            exponent: c * fall(exponent) for c, exponent in _powers(activation.standard, activation.lines)
+            exponent: c * math.prod(exponent - i for i in range(r))
+            for c, exponent in _powers(activation.standard, activation.lines)
         }
         series = jnp.zeros_like(q)
         for m in range(_TERMS - 1, -1, -1):

@@ -28,7 +28,7 @@ from .direct import direct_moments
 from .kinked import KinkedSpectra
 from .nodes import BLOCK, TERMS, spectral_rule
 from .primitive import with_derivative
-from .spectrum import AbstractSpectra, SmoothSpectra
+from .spectrum import SmoothSpectra
 
 
 def table_indices(order: int) -> tuple[tuple[int, int], ...]:
@@ -87,8 +87,9 @@ _POOR = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-4}
 def integrate_table(
     order: int, activation, a, b, c, *, adaptive: bool = True, errors: bool = False
 ) -> Any:
-    """The table by the spectra that fit and, where the series has not converged, by an integral over the plane;
-    with error estimates of the same shape if they are asked for, which cost more than the table."""
+    """The table by the spectra that fit and, where the series has not converged, by an integral over
+    the plane; with error estimates of the same shape if they are asked for, which cost more than the
+    table."""
     if isinstance(activation, AbstractKinkedActivation):
         value, error, _ = sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)
         return (value, error) if errors else value
@@ -135,9 +136,8 @@ def sum_series(kind: type[AbstractSpectra], order: int, activation, a, b, c, *, 
     i, j = np.array(indices).T
     rows, columns = kind(activation, a, 2 * order), kind(activation, b, 2 * order)
     # Rounding may put parallel inputs beyond one; kernels that are not PSD are refused upstream.
-    corr = jnp.clip(
-        correlation(*(jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :])), c)[0], -1, 1
-    )
+    row, column = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
+    corr = jnp.clip(correlation(row, column, c)[0], -1, 1)
     size = jnp.broadcast_to(jnp.abs(corr), (len(indices), *c.shape))
     eps = jnp.finfo(c.dtype).eps
 

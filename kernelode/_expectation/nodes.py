@@ -21,8 +21,8 @@ BLOCK = 32
 
 
 class Rule(NamedTuple):
-    """Nodes z and weights w with E[f(z)] = sum_i w_i f(z_i), z ~ N(0, 1); z = concentration sinh(spacing k) for
-    integers k."""
+    """Nodes z and weights w with E[f(z)] = sum_i w_i f(z_i), z ~ N(0, 1); z = concentration
+    sinh(spacing k) for integers k."""
 
     nodes: np.ndarray
     weights: np.ndarray

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import equinox.internal as eqxi
 import jax
+import jax.core
 
 
 def with_derivative(
@@ -14,9 +15,9 @@ def with_derivative(
     """`function` with a JVP rule, (primals, tangents) -> (outputs, tangents), tangents being None where
     they are zero; arguments of any kind, arrays being traced.
 
-    A primitive of its own, since `jax.custom_jvp` is dropped where a scan is partially evaluated, as reverse
-    mode over reverse mode does: a loop inside the function then has no derivative, and an expectation the
-    naive one, which is not finite on singular kernels.
+    A primitive of its own, since `jax.custom_jvp` is dropped where a scan is partially evaluated, as
+    reverse mode over reverse mode does: a loop inside the function then has no derivative, and an
+    expectation the naive one, which is not finite on singular kernels.
     """
 
     def shapes(*args):

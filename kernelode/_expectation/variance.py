@@ -105,8 +105,9 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
 
 
 def _integrate_on_adapted_nodes(order: int, activation, q: Float[Array, " n"]):
-    """E[f^(2r)] also as E[f' He_{2r-1}(z)] / q^(r - 1/2), by parts: at large variance the former cancels, all
-    but 1/q of it, where f' is all that matters; the latter where f' grows. The one with the smaller error."""
+    """E[f^(2r)] also as E[f' He_{2r-1}(z)] / q^(r - 1/2), by parts: at large variance the former
+    cancels, all but 1/q of it, where f' is all that matters; the latter where f' grows. The one with
+    the smaller error."""
     integrands, root = _integrands(order, activation), jnp.sqrt(q)
     slope = lambda x: jax.jvp(lambda x: activation(x) ** 2, (x,), (jnp.ones_like(x),))[1]
     inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), jnp.nan)
@@ -214,7 +215,8 @@ def sum_at_once(function, nodes: Float[Array, " node"], weights: Float[Array, " 
 
 
 def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
-    """By how much E[f^(2r)] and E[f He_2r] / q^r, over 2^r, differ: the delta functions of kinks not declared."""
+    """By how much E[f^(2r)] and E[f He_2r] / q^r, over 2^r, differ: the delta functions of kinks not
+    declared."""
     eps = jnp.finfo(q.dtype).eps
     polynomials = np.polynomial.hermite_e.hermevander(rule.nodes, 2 * (ladder.shape[0] - 1))[:, ::2]
     polynomials = polynomials / 2.0 ** np.arange(ladder.shape[0])
