@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import kernelode as ko
+from kernelode._memory import check_memory
 
 from .evidence import Problem, Scores, posterior_scores
 from .progress import Progress
@@ -75,10 +76,23 @@ class Study:
         return self.optimum.off_diagonal
 
 
+def seconds_for_rho(samples: int) -> float:
+    """What a layer of rho* of all pairs takes at the least: 33 microseconds for two inputs and erf, and less
+    than 2 for linear networks, which have no optimum to search for (one core; rounded down)."""
+    return 5e-7 * samples * (samples + 1) / 2
+
+
 def run_study(
     network: ko.ResNet, kernel: np.ndarray, problem: Problem | None, points: int, progress: Progress
 ) -> Study:
     """Search for the optima, then sweep the residual scale, one compilation for all scales."""
+    # A kernel and two matrices of responses at each scale.
+    scales_in_all = _FINER * (points - 1) + 5
+    check_memory(
+        24.0 * scales_in_all * kernel.size,
+        f"Responses of {len(kernel):,} samples at {scales_in_all} residual scales",
+        "Take fewer --samples or --points.",
+    )
     with progress.stage("Searching rho* of every pair (the first call compiles)"):
         optimum = jax.block_until_ready(ko.optimal_residual_scale(network, kernel))
         critical = _critical_variance(network)

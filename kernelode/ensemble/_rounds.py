@@ -72,6 +72,11 @@ def done(bins: Bins, batch: int) -> int:
     return sum(count for count, _ in bins) // batch
 
 
+def counts_after(batches: int) -> np.ndarray:
+    """How many batches are in each bin after so many: they take turns."""
+    return batches // BINS + (np.arange(BINS) < batches % BINS).astype(np.int64)
+
+
 def stacked(bins: Bins) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Counts (bins,) and sums (bins, ...)."""
     counts = np.array([count for count, _ in bins], np.int64)

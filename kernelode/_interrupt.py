@@ -1,0 +1,69 @@
+"""Signals that end a run: what was computed is kept, and a write that was begun is finished."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+#: A batch system may send the signal to every process of a job and to its group: what arrives within this
+#: many seconds of the first is the same request, and must not end the writing that it has caused.
+_SAME_REQUEST = 1.0
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM, as batch systems and `kill` send it, raises `KeyboardInterrupt`, as Ctrl-C does.
+
+    Only in the main thread, which is the only one that gets signals, and only where SIGTERM would end the
+    process: a program that handles it, or ignores it, goes on doing so. The handler is restored.
+    """
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    first = -float("inf")
+
+    def interrupt(number, frame):
+        nonlocal first
+        now = time.monotonic()
+        if now - first > _SAME_REQUEST:
+            first = now
+            raise KeyboardInterrupt("SIGTERM")
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block has ended; a second Ctrl-C does not."""
+    if not _in_main_thread():
+        yield
+        return
+    waiting: list[int] = []
+
+    def hold(number, frame):
+        if number == signal.SIGINT and number in waiting:
+            raise KeyboardInterrupt
+        waiting.append(number)
+
+    # A handler that was not set from Python (None) could not be restored.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not None}
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(waiting):
+            signal.raise_signal(number)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
