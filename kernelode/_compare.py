@@ -200,8 +200,8 @@ def _check_networks(solution: Solution, ensemble: Ensemble) -> None:
         raise ValueError(f"`solution` and `measured` are of different networks: they differ in {what}.")
     if not same_probe(probe(solution.network.activation), ensemble.probe):
         raise ValueError(
-            "`solution` and `measured` are of different networks: their activations have the same name, but "
-            "other values."
+            "`solution` and `measured` are of different networks: their activations have the same name, "
+            "but other values."
         )
     start = FixedGram if ensemble.configuration["fixed_gram"] else GaussianRows
     closure_start = getattr(solution.closure, "start", None)

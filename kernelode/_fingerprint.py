@@ -9,7 +9,6 @@ import enum
 import functools
 import hashlib
 import importlib.util
-import inspect
 import site
 import sys
 import sysconfig
@@ -68,12 +67,12 @@ def code_fingerprint(thing: Any) -> str | None:
     """A digest of a function, or a pytree with functions, in characters; None if there are too many.
 
     It has the code of what the user wrote, without names of files, lines and local variables; constants,
-    defaults, and the values of variables from outside, be they numbers, containers, modules' attributes or
-    other functions. Of what an installed library wrote it has the name: the versions of libraries are kept
-    beside it. Of objects that it does not know it has the type.
+    defaults, and the values of variables from outside: numbers, containers, attributes of modules, other
+    functions. Of what an installed library wrote it has the name: the versions of libraries are kept
+    besides. Of objects that it does not know it has the type.
 
-    The same in every process, and on every machine, with the same version of Python. Numbers are therefore
-    rounded; of large arrays there is the shape alone.
+    The same in every process, and on every machine, with the same version of Python. Numbers are
+    therefore rounded; of large arrays there is the shape alone.
     """
     digest = _Digest()
     try:
@@ -201,7 +200,7 @@ class _Digest:
         module = function.__globals__.get("__name__")
         if _is_installed(module):
             self._note(module, function.__qualname__)
-            # A decorator of a library holds what it decorates; a library's own function nothing of a user.
+            # A decorator of a library holds what it decorates.
             held = [*_cells(function), getattr(function, "__wrapped__", None)]
             self._add_all("cells", filter(_is_of_use, held))
             return
@@ -229,9 +228,10 @@ class _Digest:
         cls = type(x)
         self.add(cls)
         wrapped = getattr(x, "__wrapped__", None)
-        if wrapped is not None and not inspect.ismodule(wrapped):  # jax.jit, functools.cache and the like
+        open_to_view = isinstance(x, eqx.Module) or dataclasses.is_dataclass(x)
+        if wrapped is not None:  # jax.jit, functools.cache and the like
             self.add(wrapped)
-        elif isinstance(x, eqx.Module) or dataclasses.is_dataclass(x) or not _is_installed(cls.__module__):
+        elif open_to_view or not _is_installed(cls.__module__):
             self._add_all("fields", [part for item in sorted(_state(x).items()) for part in item])
         elif callable(x):
             name = getattr(x, "__qualname__", getattr(x, "__name__", ""))
@@ -272,8 +272,8 @@ def _cells(function: types.FunctionType) -> list[Any]:
 
 
 def _is_of_use(x: Any) -> bool:
-    """Of what a library's closure holds: numbers, functions or objects that are not a library's, and other
-    closures of it, which may hold such."""
+    """Of what a library's closure holds: numbers, functions or objects that are not a library's, and
+    other closures of it, which may hold such."""
     if isinstance(x, bool | int | float | str | tuple | np.ndarray | jax.Array):
         return True
     if isinstance(x, types.FunctionType) and x.__closure__:
@@ -282,8 +282,8 @@ def _is_of_use(x: Any) -> bool:
 
 
 def _globals_of(code: types.CodeType, namespace: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The variables of its module that a function reads, functions within it included; of other modules of
-    the user's the attributes that it may read."""
+    """The variables of its module that a function reads, functions within it included; of other modules
+    of the user's the attributes that it may read."""
     names, attributes = _names_read(code)
     found = []
     for name in sorted(names):

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.core
@@ -17,8 +18,8 @@ class TooLarge(ValueError):
 
 
 def check_memory(needed: float | int, what: str, remedy: str, like: jax.Array | None = None) -> None:
-    """**Raises** `ValueError` if `needed` bytes are more than there is free on the device where `like` is,
-    by default the first; for CPUs, on the host."""
+    """**Raises** `ValueError` if `needed` bytes are more than there is free on the device where `like`
+    is, by default the first; for CPUs, on the host."""
     if needed <= _ALWAYS_THERE:
         return
     free = _free_beside(like)
@@ -37,7 +38,7 @@ def _free_beside(array: jax.Array | None) -> float | None:
     return available_bytes(*devices) if len(devices) == 1 else None
 
 
-def available_bytes(device: jax.Device | None = None) -> float | None:
+def available_bytes(device: Any = None) -> float | None:
     """Free memory of a device, by default of the first; of the host for CPUs. None where it cannot be
     told."""
     if not isinstance(device, jax.Device):  # the default may also be the name of a platform
@@ -45,8 +46,8 @@ def available_bytes(device: jax.Device | None = None) -> float | None:
     statistics = device.memory_stats()
     if statistics and "bytes_limit" in statistics:
         return float(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
-    limits = [limit for limit in (_free_on_host(), _free_in_group(), _free_to_process()) if limit is not None]
-    return float(min(limits)) if limits else None
+    limits = [_free_on_host(), _free_in_group(), _free_to_process()]
+    return min((float(limit) for limit in limits if limit is not None), default=None)
 
 
 def _free_on_host() -> int | None:

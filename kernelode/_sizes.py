@@ -50,7 +50,7 @@ def check_integration(
 
 
 def check_moments(closure: AbstractClosure, state: Any) -> None:
-    """**Raises** `ValueError` if the moments of a solution, over all four inputs, do not fit into memory."""
+    """**Raises** `ValueError` if the moments of a solution, of any four inputs, do not fit in memory."""
     if isinstance(closure, GOnly | WickTower):
         covariance = state.covariance
         times, elements = covariance.shape[0], covariance.shape[-1]
@@ -70,8 +70,8 @@ def check_responses(network, kernel, saved: int, *, flow: bool = False) -> None:
     if not flow:
         _check_depth(network, kernel)
     n = kernel.shape[0]
-    # A kernel and two tangents, going in and out; chi and eta, two matrices each. A flow is saved with its
-    # tangents, and has the output's response at every depth.
+    # A kernel and two tangents, going in and out; chi and eta, two matrices each. A flow is saved with
+    # its tangents, and has the output's response at every depth.
     matrices = saved * (9 if flow else 4) + (3 * _STEP if flow else 8)
     what = f"Responses of {n:,} inputs" + (f" at {saved:,} depths" if saved else "")
     remedy = "Save fewer depths, take" if saved > 1 else "Take"
@@ -127,7 +127,8 @@ def _check_states(
     network, kernel, closure: AbstractClosure | None, copies: int, saved: int, of: str, where: str
 ) -> None:
     n = kernel.shape[0]
-    remedy = f"Save fewer {where}, or take fewer inputs or float32." if saved > 1 else "Take fewer inputs."
+    remedy = f"Save fewer {where}, or take" if saved > 1 else "Take"
+    remedy += " fewer inputs, or float32."
     if isinstance(closure, AbstractPairable):
         remedy += (
             " `propagate_pairs` and `solve_pairs` keep the covariances within pairs of inputs, n^2 in "

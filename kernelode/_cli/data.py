@@ -126,7 +126,9 @@ def _read_numpy(path: pathlib.Path) -> np.ndarray | dict[str, np.ndarray]:
     except TooLarge:
         raise
     except MemoryError:
-        raise BadInput(f"{path} cannot be read: it says that it has more than fits into memory.") from None
+        raise BadInput(
+            f"{path} cannot be read: it says that it has more than fits into memory."
+        ) from None
     except UNREADABLE as error:
         pickled = "pickle" in str(error).lower()
         why = (
@@ -158,13 +160,15 @@ def _check_claim(file: BinaryIO, path: pathlib.Path) -> None:
 
 def _check_header(file: Any, length: int, name: str) -> None:
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
     shape, _, dtype = read(file)
     claimed, there = math.prod(shape) * dtype.itemsize, length - file.tell()
     if claimed > there and not dtype.hasobject:
         raise BadInput(
-            f"{name} is damaged: by its header it has shape {shape} and type {dtype}, {claimed:,} bytes, but "
-            f"there are {there:,}."
+            f"{name} is damaged: by its header it has shape {shape} and type {dtype}, {claimed:,} bytes, "
+            f"but there are {there:,}."
         )
     # In the file's type and in double precision.
     check_memory(claimed + 8 * math.prod(shape), f"The numbers of {name}", "Store fewer samples.")

@@ -212,13 +212,14 @@ def parse_input_scale(text: str) -> float | None:
 _HOURS = 2.0
 
 
-def check_duration(depth: int, seconds_a_layer: float) -> None:
-    """**Raises** `BadInput` for a depth that takes hours, given what a layer takes at the least."""
-    hours = depth * seconds_a_layer / 3600
+def check_duration(depth: int, samples: int, seconds: float) -> None:
+    """**Raises** `BadInput` for a depth that takes hours, given the seconds that a layer takes at the
+    least for each of the pairs of the samples, those with themselves included."""
+    hours = depth * seconds * samples * (samples + 1) / 2 / 3600
     if hours > _HOURS:
         raise BadInput(
-            f"--depth {depth} would take {hours:,.0f} hours or more. Thousands of blocks are enough: results "
-            "at depth L differ from those of infinite depth by a share of about 1/L."
+            f"--depth {depth} would take {hours:,.0f} hours or more. Thousands of blocks are enough: "
+            "results at depth L differ from those of infinite depth by a share of about 1/L."
         )
 
 
@@ -231,7 +232,9 @@ def check_file(option: str, name: str, *suffixes: str) -> pathlib.Path:
         raise BadInput(f"{option} must end in {either}, got {name}.")
     target = pathlib.Path(os.path.realpath(path))  # a link is followed
     if not target.parent.is_dir():
-        raise BadInput(f"{option}: there is no folder {target.parent if path.is_symlink() else path.parent}.")
+        raise BadInput(
+            f"{option}: there is no folder {target.parent if path.is_symlink() else path.parent}."
+        )
     if path.is_dir():
         raise BadInput(f"{option} must name a file, but {name} is a folder.")
     return path

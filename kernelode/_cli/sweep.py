@@ -21,7 +21,7 @@ from .options import ActivationName, Recipe
 from .progress import Progress
 from .quantities import Means, Quantity
 from .ranges import BiasVariances, ResidualScales, WeightVariances, parse_values
-from .study import seconds_for_rho
+from .study import SECONDS
 from .sweep_report import panel, print_sweep, sweep_document
 
 _SAMPLES = 8
@@ -109,7 +109,9 @@ def sweep(
             loaded = load(data, label_column=label_column, classes=classes)
         inputs = draw_inputs(loaded, samples, _SAMPLES, 2, seed, target)
         points = int(np.prod([len(values) for values in axes.values()]))
-        options.check_duration(depth, points * _seconds(quantity, len(inputs.samples)))
+        # A response takes 10 ns an entry and more, by activation, on one core; all work on the points.
+        seconds = SECONDS if quantity is Quantity.rho else 1e-8
+        options.check_duration(depth, len(inputs.samples), points * seconds / (os.cpu_count() or 1))
         began = time.monotonic()
         with progress.count("Points", points) as show, refusing():
             function = Means(quantity, jnp.asarray(inputs.kernel))
@@ -135,10 +137,3 @@ def sweep(
     for what, path in (("Results", file), ("Figure", figure)):
         if path is not None:
             print(f"{what}: {path}")
-
-
-def _seconds(quantity: Quantity, samples: int) -> float:
-    """What a layer takes at the least: 10 ns an entry of the kernel, or more by activation, on one core;
-    points are computed on all."""
-    cores = os.cpu_count() or 1
-    return (seconds_for_rho(samples) if quantity is Quantity.rho else 1e-8 * samples**2) / cores

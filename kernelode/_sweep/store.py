@@ -35,7 +35,7 @@ class Table:
         self.columns = [np.zeros((size, *shape), dtype) for shape, dtype in layout]
 
     def check(self, points: np.ndarray, values: list[np.ndarray]) -> None:
-        """**Raises** `ValueError` unless these are numbers of points, and results of their layout there."""
+        """**Raises** `ValueError` unless these are numbers of points, and results of the layout here."""
         if points.ndim != 1 or points.dtype.kind not in "iu":
             raise ValueError("its points are not a list of numbers")
         if np.any(points < 0) or np.any(points >= len(self.done)):
@@ -101,12 +101,12 @@ class Folder:
             )
         if not known:
             raise ValueError(
-                f"`folder` {self.path} holds the results of another function of the same name: its code, or "
-                "a value or function that it uses, is not what it was. Name another folder."
+                f"`folder` {self.path} holds the results of another function of the same name: its code, "
+                "or a value or function that it uses, is not what it was. Name another folder."
             )
 
     def load(self, table: Table) -> None:
-        """Enter what there is. **Raises** `ValueError` for a file that is none of this sweep, or damaged."""
+        """Enter what there is. **Raises** `ValueError` for a file of another sweep, or a damaged one."""
         for file in sorted(self.path.glob(_POINTS.format("*"))):
             try:
                 with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
@@ -115,8 +115,8 @@ class Folder:
                 table.check(points, values)
             except _UNREADABLE as error:
                 raise ValueError(
-                    f"`folder`: {file} is not a part of this sweep, or it is damaged: {error}. Without the "
-                    "file, its points are computed again."
+                    f"`folder`: {file} is not a part of this sweep, or it is damaged: {error}. Without "
+                    "the file, its points are computed again."
                 ) from error
             table.fill(points, values)
 

@@ -169,8 +169,8 @@ def _check_program(program: Program, table: Table, mine: np.ndarray, size: int, 
 
 
 def _sampled(points: np.ndarray, chunk: int) -> np.ndarray:
-    """The first, the last and random ones of these points, the same every time: two chunks, which cost the
-    same however few they hold, and if chunks are small a tenth of a few points."""
+    """The first, the last and random ones of these points, the same every time: two chunks, which cost
+    the same however few they hold, and where chunks are small a tenth of the points, at most 16."""
     count = min(len(points), max(2 * chunk, min(16, len(points) // 10)))
     if count == 0:
         return points[:0]

@@ -53,7 +53,9 @@ def read_ensemble(path: pathlib.Path) -> dict[str, Any]:
             why = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
             raise ValueError(f"{path} is not a file of an ensemble, or it is damaged: {why}.") from error
     if version != _FORMAT:
-        raise ValueError(f"{path} is not a file of an ensemble that this version knows: format {version}.")
+        raise ValueError(
+            f"{path} is not a file of an ensemble that this version knows: format {version}."
+        )
     try:
         fields = {
             "configuration": configuration,

@@ -153,8 +153,8 @@ class Ensemble(eqx.Module):
     def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
         """The ensemble in a file that `save` or a checkpoint wrote.
 
-        **Raises** `ValueError`, a sentence, if the file is something else or damaged, `OSError` if it cannot
-        be opened.
+        **Raises** `ValueError`, in a sentence, if the file is something else or damaged, `OSError` if it
+        cannot be opened.
         """
         return cls(**read_ensemble(pathlib.Path(path)))
 
@@ -254,7 +254,9 @@ def differences(mine: Ensemble, theirs: Ensemble, free: Sequence[str]) -> str:
             _near(getattr(mine, name), getattr(theirs, name))
             for name in ("ts", "reference_kernel", "reference_moment")
         ):
-            found.append("the mean kernel of their layers, so that functions of the same name must differ")
+            found.append(
+                "the mean kernel of their layers, so that functions of the same name must differ"
+            )
     return ", ".join(found)
 
 

@@ -51,8 +51,8 @@ def sample(
     """Draw random networks of finite width and measure their kernels, with standard errors.
 
     Runs on all local devices; which networks are drawn depends on `key` and `batch`, not on the devices.
-    Ctrl-C ends the run, with a warning, and returns what was measured so far; so does SIGTERM, in the main
-    thread of a program that does not handle it otherwise.
+    Ctrl-C ends the run, with a warning, and returns what was measured so far; so does SIGTERM, in the
+    main thread of a program that does not handle it otherwise.
 
     **Arguments**
 
@@ -129,11 +129,7 @@ def sample(
         try:
             with reporting(progress, "networks", samples) as report:
                 for sums in batches(draw, key, done(bins, size), last):
-                    if not all(np.all(np.isfinite(values)) for values in sums.values()):
-                        raise ValueError(
-                            f"Networks overflow in {draw.plan.dtype}: reduce the residual scale, depth or "
-                            "variances, or sample in float64."
-                        )
+                    _check_finite(sums, draw.plan.dtype)
                     add(bins, size, sums)
                     number, now = done(bins, size), time.monotonic()
                     report(size * number)
@@ -155,11 +151,21 @@ def sample(
                     _write(_filled(empty, bins, "interrupted"), path)
                 raise
             ended = "interrupted"
-            warnings.warn(f"Interrupted: {size * done(bins, size):,} networks are returned.", stacklevel=2)
+            warnings.warn(
+                f"Interrupted: {size * done(bins, size):,} networks are returned.", stacklevel=2
+            )
         found = _filled(empty, bins, ended)
         if path is not None:
             _write(found, path)
     return found
+
+
+def _check_finite(sums: dict[str, np.ndarray], dtype: str) -> None:
+    if not all(np.all(np.isfinite(values)) for values in sums.values()):
+        raise ValueError(
+            f"Networks overflow in {dtype}: reduce the residual scale, depth or variances, or sample in "
+            "float64."
+        )
 
 
 def _filled(empty: Ensemble, bins: Bins, ended: str) -> Ensemble:
