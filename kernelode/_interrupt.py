@@ -4,11 +4,16 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
 
 #: A batch system may send the signal to every process of a job and to its group: what arrives within this
 #: many seconds of the first is the same request, and must not end the writing that it has caused.
 _SAME_REQUEST = 1.0
+#: Seconds that somebody who has pressed Ctrl-C does not notice.
+_FELT = 0.1
 
 
 @contextlib.contextmanager
@@ -35,6 +40,39 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def in_turn(launch: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
+    """The results of `launch(start)`, each computed, the next under way while one is handed out.
+
+    Where a launch comes back with its result, as on CPUs, the result is handed out before the next launch:
+    what was computed must not be lost to an interruption of what follows.
+    """
+    starts = iter(starts)
+    start = next(starts, None)
+    current = None if start is None else launch(start)
+    waited = float("inf")
+    while start is not None:
+        start, ahead = next(starts, None), None
+        if start is not None and not _is_ready(current):
+            ahead = launch(start)
+        began = time.monotonic()
+        _wait_for(current, patiently=waited < _FELT)
+        waited = time.monotonic() - began
+        yield current
+        current = launch(start) if ahead is None and start is not None else ahead
+
+
+def _is_ready(arrays: Any) -> bool:
+    return all(array.is_ready() for array in jax.tree.leaves(arrays))
+
+
+def _wait_for(arrays: Any, *, patiently: bool) -> None:
+    """Return when all is computed. Inside JAX no signal is seen before that, which is no matter where it
+    does not take long."""
+    while not patiently and not _is_ready(arrays):
+        time.sleep(_FELT / 5)
+    jax.block_until_ready(arrays)
 
 
 @contextlib.contextmanager
