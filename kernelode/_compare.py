@@ -8,7 +8,7 @@ import scipy
 
 from ._closure.base import AbstractMomentClosure, AbstractPairable
 from ._describe import describe
-from ._fingerprint import probe, same_probe
+from ._probe import probe, same_probe
 from ._solution import Solution
 from ._start import FixedGram, GaussianRows
 from .ensemble import Ensemble, Extrapolation, Measured

@@ -1,6 +1,6 @@
-"""What tells one function from another of the same name: its code and what it refers to, or its values.
+"""What tells one function from another of the same name: its code, and what it refers to.
 
-Names do not: a file that was written before an edit and one after it would be mixed.
+Names do not: what was computed before an edit and after it would be mixed.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ import site
 import sys
 import sysconfig
 import types
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -26,41 +25,6 @@ import numpy as np
 _MOST = 20_000
 #: Of larger arrays some entry is likely to round differently on another machine.
 _SMALL = 4096
-
-
-def probe(activation: Callable[[Any], Any]) -> np.ndarray | None:
-    """sigma at fixed points, in float64: what an activation is, however it is written. None if it cannot
-    be had there: a user's function may raise whatever it likes."""
-    double = lambda x: jnp.asarray(np.asarray(x), jnp.float64) if eqx.is_inexact_array(x) else x
-    try:
-        with jax.enable_x64(True):
-            values = np.asarray(jax.tree.map(double, activation)(jnp.asarray(_points())))
-    except Exception:
-        return None
-    return values if values.shape == _points().shape and values.dtype.kind == "f" else None
-
-
-def same_probe(first: np.ndarray | None, second: np.ndarray | None) -> bool:
-    """Whether two activations may be the same function: their values are the same but for rounding, in
-    another order of operations or on another device; or there are none."""
-    if first is None or second is None or first.shape != second.shape:
-        return True  # of a later version, which looks at other points
-    tolerance = float(np.sqrt(max(np.finfo(x.dtype).eps for x in (first, second))))
-    near = np.abs(_points()) < 4
-    finite = first[near][np.isfinite(first[near])]
-    size = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-    # Where sigma is nearly zero by cancellation, as 1 - tanh(x) is at x = 12.
-    return np.allclose(first, second, rtol=tolerance, atol=tolerance * size * 1e-4, equal_nan=True)
-
-
-@functools.cache
-def _points() -> np.ndarray:
-    """Where activations are looked at: densely where preactivations are, and on to the ends."""
-    # No multiple of anything that a kink is likely to be put at, and never zero.
-    dense = (np.arange(1024) - 511.5) * (24 / 1024) + 1e-4 * np.sqrt(2)
-    far = np.geomspace(12.5, 1e4, 12)
-    near = np.geomspace(1e-8, 1e-2, 7)
-    return np.concatenate([dense, far, -far, near, -near])
 
 
 def code_fingerprint(thing: Any) -> str | None:
@@ -77,7 +41,8 @@ def code_fingerprint(thing: Any) -> str | None:
     digest = _Digest()
     try:
         digest.add(thing)
-    except (_TooMany, RecursionError):
+    except Exception:
+        # Too many, too deep, or an object that does not let itself be looked at: values can tell.
         return None
     major, minor = sys.version_info[:2]
     return f"python{major}.{minor}-{digest.hash.hexdigest()[:32]}"
@@ -91,17 +56,14 @@ def same_code(first: str | None, second: str | None) -> bool:
     return first == second
 
 
-def _rounded(x: Any) -> Any:
-    """To eight digits of the largest, which other machines agree on; times pi, so that round numbers are
-    not those that lie between two."""
+def _rounded(values: np.ndarray) -> list[float]:
+    """To eight digits of the largest, which other machines agree on, and its power of ten. All is times
+    pi, so that round numbers are not those at which either changes."""
     with np.errstate(all="ignore"):
-        values = np.asarray(x, float)
-        finite = np.abs(values[np.isfinite(values)])
-        size = np.max(finite, initial=0.0)
-        exponent = 0.0 if size == 0 else np.floor(np.log10(size))
-        rounded = np.round(values * (np.pi * 10.0**-exponent), 8) + 0.0
-    digits = np.append(rounded.ravel(), exponent)
-    return digits if values.ndim else complex(digits[0], exponent)
+        values = np.pi * values.astype(float).ravel()
+        size = np.max(np.abs(values[np.isfinite(values)]), initial=0.0)
+        exponent = 0.0 if size == 0 else float(np.floor(np.log10(size)))
+        return [exponent, *(np.round(values * 10.0**-exponent, 8) + 0.0).tolist()]
 
 
 class _TooMany(Exception):
@@ -118,8 +80,9 @@ class _Digest:
 
     def add(self, x: Any) -> None:
         if isinstance(x, float):
-            x = _rounded(x)
-        if x is None or isinstance(x, bool | int | float | complex | str | bytes) or x is Ellipsis:
+            self._note("float", *_rounded(np.asarray(x)))
+            return
+        if x is None or isinstance(x, bool | int | complex | str | bytes) or x is Ellipsis:
             self._note(type(x).__name__, repr(x))
             return
         if id(x) in self._seen:
@@ -175,7 +138,7 @@ class _Digest:
             x = jax.random.key_data(x)
         values = np.asarray(x)
         if values.dtype == np.float64:
-            self._note(*_rounded(values).ravel().tolist())
+            self._note(*_rounded(values))
         elif values.dtype.kind in "biuUS":
             self._note(*values.ravel().tolist())
 

@@ -45,8 +45,8 @@ def sigterm_as_interrupt() -> Iterator[None]:
 def in_turn(launch: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
     """The results of `launch(start)`, each computed, the next under way while one is handed out.
 
-    Where a launch comes back with its result, as on CPUs, the result is handed out before the next launch:
-    what was computed must not be lost to an interruption of what follows.
+    Where a launch comes back with its result, as on CPUs, that is handed out before the next launch: what
+    was computed must not be lost to an interruption of what follows.
     """
     starts = iter(starts)
     start = next(starts, None)

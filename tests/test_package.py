@@ -18,7 +18,7 @@ PACKAGE = ROOT / "kernelode"
 
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
-    ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_progress", "_results"),
+    ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
     ("_files", "_fingerprint"),
     ("_activation", "_kernel", "_start", "_triangle"),
     ("_expectation",),
@@ -35,7 +35,7 @@ LAYERS = (
 OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
 #: Independent checks: of the theory they know what a network is, and nothing else.
 CHECKS_MAY_IMPORT = (
-    *("_checks", "_custom_types", "_files", "_fingerprint", "_interrupt", "_memory", "_progress"),
+    *("_checks", "_custom_types", "_files", "_interrupt", "_memory", "_probe", "_progress"),
     *("_kernel", "_start", "_triangle", "_activation", "_architecture", "_describe"),
 )
 OPTIONAL = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._architecture import AbstractArchitecture
 from .._describe import restore
-from .._fingerprint import same_probe
+from .._probe import same_probe
 from ._archive import read_ensemble, write_ensemble
 from ._elements import Elements, elements_of
 from ._estimates import Estimates

@@ -11,9 +11,9 @@ from .._architecture import AbstractArchitecture, AbstractResidualNetwork, check
 from .._checks import checked_layers, is_concrete, positive_integer
 from .._describe import describe
 from .._files import versions
-from .._fingerprint import probe
 from .._kernel import cast, checked_kernel
 from .._memory import check_memory
+from .._probe import probe
 from .._start import FixedGram, GaussianRows
 from ._batch import Draw
 from ._elements import elements_of
