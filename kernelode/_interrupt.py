@@ -45,22 +45,35 @@ def sigterm_as_interrupt() -> Iterator[None]:
 def in_turn(launch: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
     """The results of `launch(start)`, each computed, the next under way while one is handed out.
 
-    Where a launch comes back with its result, as on CPUs, that is handed out before the next launch: what
-    was computed must not be lost to an interruption of what follows.
+    Where a launch comes back with its result, as on CPUs, that is handed out before the next launch; and a
+    signal that comes during a long launch waits until its result has been handed out. What was computed is
+    not lost to an interruption. (The first launch, which compiles, may be interrupted.)
     """
     starts = iter(starts)
     start = next(starts, None)
     current = None if start is None else launch(start)
-    waited = float("inf")
+    waited, launched, interruption = float("inf"), 0.0, None
     while start is not None:
         start, ahead = next(starts, None), None
-        if start is not None and not _is_ready(current):
+        if start is not None and interruption is None and not _is_ready(current):
             ahead = launch(start)
         began = time.monotonic()
         _wait_for(current, patiently=waited < _FELT)
         waited = time.monotonic() - began
         yield current
-        current = launch(start) if ahead is None and start is not None else ahead
+        if interruption is not None:
+            raise interruption
+        current = ahead
+        if ahead is None and start is not None:
+            began = time.monotonic()
+            try:
+                with signals_held() if launched > _FELT else contextlib.nullcontext():
+                    current = launch(start)
+                launched = time.monotonic() - began
+            except KeyboardInterrupt as error:
+                if current is None or not _is_ready(current):
+                    raise
+                interruption = error
 
 
 def _is_ready(arrays: Any) -> bool:

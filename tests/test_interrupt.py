@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray
 
-from kernelode import _files
+from kernelode import _files, _interrupt
 from kernelode._interrupt import in_turn, signals_held, sigterm_as_interrupt
 from kernelode.ensemble import Ensemble
 
@@ -220,7 +220,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("asked", [0, 3])
-def test_nothing_computed_is_lost_to_the_launch_of_what_follows(asked):
+def test_nothing_computed_is_lost_to_the_launch_of_what_follows(asked, monkeypatch):
     def launch(start):
         if start == 2:
             raise KeyboardInterrupt
@@ -231,5 +231,20 @@ def test_nothing_computed_is_lost_to_the_launch_of_what_follows(asked):
         for found in in_turn(launch, range(5)):
             seen.append(found)
     assert len(seen) == (2 if asked == 0 else 1)
+    # A signal from outside waits for the result of the launch that it comes in, if such take long.
+    monkeypatch.setattr(_interrupt, "_FELT", -1.0)
+    number = iter([0, 0, signal.SIGTERM, 0, 0])
+
+    def signalled(start):
+        if sent := next(number):
+            signal.raise_signal(sent)
+        return Slow(0)
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
+        for found in in_turn(signalled, range(5)):
+            seen.append(found)
+    assert len(seen) == 3
+    monkeypatch.undo()
     assert len(list(in_turn(lambda start: Slow(asked), range(5)))) == 5
     assert list(in_turn(launch, [])) == []
