@@ -45,9 +45,9 @@ def sigterm_as_interrupt() -> Iterator[None]:
 def in_turn(launch: Callable[[int], Any], starts: Iterable[int]) -> Iterator[Any]:
     """The results of `launch(start)`, each computed, the next under way while one is handed out.
 
-    Where a launch comes back with its result, as on CPUs, that is handed out before the next launch; and a
-    signal that comes during a long launch waits until its result has been handed out. What was computed is
-    not lost to an interruption. (The first launch, which compiles, may be interrupted.)
+    Where a launch comes back with its result, as on CPUs, that is handed out before the next launch; and
+    a signal that comes during a long launch waits until its result has been handed out: what was computed
+    is not lost to an interruption. (The first launch, which compiles, may be interrupted.)
     """
     starts = iter(starts)
     start = next(starts, None)

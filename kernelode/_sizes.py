@@ -134,7 +134,9 @@ def _check_states(
             " `propagate_pairs` and `solve_pairs` keep the covariances within pairs of inputs, n^2 in "
             "place of n^4 numbers."
         )
-    what = "The mean kernels" if closure is None else f"The states of `{type(closure).__name__}`"
+    name = type(closure).__name__
+    what = "The mean kernels" if closure is None else f"The states of `{name.removesuffix('Pairs')}`"
+    what += " for all pairs" if name.endswith("Pairs") else ""
     what += f" of {n:,} inputs at {saved:,} {of if saved != 1 else of[:-1]}"
     _check(copies * state_numbers(network, closure, n), kernel, what, remedy)
 
