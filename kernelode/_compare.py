@@ -8,6 +8,7 @@ import scipy
 
 from ._closure.base import AbstractMomentClosure, AbstractPairable
 from ._describe import describe
+from ._probe import probe, same_probe
 from ._solution import Solution
 from ._start import FixedGram, GaussianRows
 from .ensemble import Ensemble, Extrapolation, Measured
@@ -197,6 +198,11 @@ def _check_networks(solution: Solution, ensemble: Ensemble) -> None:
     if mine["type"] != theirs["type"] or differing:
         what = ", ".join(differing) or "type"
         raise ValueError(f"`solution` and `measured` are of different networks: they differ in {what}.")
+    if not same_probe(probe(solution.network.activation), ensemble.probe):
+        raise ValueError(
+            "`solution` and `measured` are of different networks: their activations have the same name, "
+            "but other values."
+        )
     start = FixedGram if ensemble.configuration["fixed_gram"] else GaussianRows
     closure_start = getattr(solution.closure, "start", None)
     if closure_start is not None and type(closure_start) is not start:

@@ -14,6 +14,7 @@ from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._kernel import cast, checked_kernel
 from ._results import RESULTS, choose_result
+from ._sizes import check_propagation
 from ._solution import Solution
 
 
@@ -41,6 +42,7 @@ def propagate(
     **Raises** `ValueError` for an invalid kernel or layer numbers.
     """
     kernel = checked_kernel(kernel)
+    check_propagation(network, kernel, closure, layers)
     saved = checked_layers(layers, network.depth, range(network.depth + 1))
     solution = _propagate(network, kernel, MeanOnly() if closure is None else closure, saved)
     if throw:

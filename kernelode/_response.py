@@ -27,6 +27,7 @@ from ._closure import MeanOnly
 from ._custom_types import RealLike
 from ._kernel import Block, as_block, as_matrix, cast, checked_kernel
 from ._results import RESULTS
+from ._sizes import check_responses
 from ._solution import Solution
 from ._solve import check_flow, checked_times, flow_options, integrate
 from ._triangle import as_triangle
@@ -61,12 +62,16 @@ def response(network: AbstractArchitecture, kernel: RealLike) -> Response:
 
     **Raises** `ValueError` for an invalid kernel.
     """
-    return _output_response(network, checked_kernel(kernel))
+    kernel = checked_kernel(kernel)
+    check_responses(network, kernel, 0)
+    return _output_response(network, kernel)
 
 
 def layer_response(network: AbstractArchitecture, kernel: RealLike) -> LayerResponse:
     """chi^l, eta^l and chi_out at every layer; conventions as in `response`."""
-    return _layer_response(network, checked_kernel(kernel))
+    kernel = checked_kernel(kernel)
+    check_responses(network, kernel, network.depth)
+    return _layer_response(network, kernel)
 
 
 def response_flow(
@@ -95,6 +100,7 @@ def response_flow(
     network = check_flow(network, instead="layer_response")
     kernel = checked_kernel(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
+    check_responses(network, kernel, ts.shape[0], flow=True)
     options = flow_options(solver, stepsize_controller, adjoint, None, dt0, max_steps)
     solution, responses = _response_flow(network, kernel, ts, options)
     if throw:

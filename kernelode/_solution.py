@@ -11,6 +11,7 @@ from ._architecture.base import AbstractArchitecture
 from ._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
 from ._custom_types import RealLike
 from ._results import RESULTS
+from ._sizes import check_moments
 from ._width import AtWidth, at_width
 
 _NOTHING_SAVED = "Nothing was saved: pass `ts`, or a `saveat` that saves states."
@@ -92,6 +93,7 @@ class Solution(eqx.Module):
             )
         if self.state is None:
             raise ValueError(_NOTHING_SAVED)
+        check_moments(self.closure, self.state)
         return self.closure
 
     def evaluate(self, t: RealLike) -> Float[Array, "n n"]:

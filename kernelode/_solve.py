@@ -16,6 +16,7 @@ from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._kernel import cast, checked_kernel
 from ._results import RESULTS
+from ._sizes import check_integration
 from ._solution import Solution
 
 
@@ -59,6 +60,7 @@ def solve(
     kernel = checked_kernel(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
     options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
+    check_integration(network, kernel, closure, ts, options)
     solution = _solve(network, kernel, ts, MeanOnly() if closure is None else closure, options)
     if throw:
         solution = solution.result.error_if(solution, solution.result != RESULTS.successful)

@@ -5,8 +5,10 @@ import io
 import json
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
+import zipfile
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 import kernelode as ko
+from kernelode import _memory
 
 from .helpers import RESPONSE_REFERENCE, reference_cases
 
@@ -253,6 +256,21 @@ def write(folder: pathlib.Path, name: str, content) -> str:
     return str(path)
 
 
+def claiming(shape: tuple[int, ...]) -> bytes:
+    """A .npy file whose header says that it has an array of that shape, and which has ten numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(80)
+
+
+def zipped(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
 ONE_NAN = np.where(np.eye(3) > 0, 1, [[0, 0, np.nan], [0, 0, 0], [0, 0, 0]])
 BAD_FILES = {
     "NaN": ("x.npy", ONE_NAN, "1 entries that are NaN or infinite, the first in row 0, column 2"),
@@ -268,6 +286,11 @@ BAD_FILES = {
     "pickle": ("x.npy", pickle.dumps([1, 2]), "pickled objects"),
     "damaged": ("x.npz", b"PK\x03\x04 not really", "damaged"),
     "empty": ("x.npy", b"", "damaged"),
+    "too long a header": ("x.npy", claiming((10**6, 10**6)), "8,000,000,000,000 bytes, but there are 80"),
+    "a little too long": ("x.npy", claiming((4, 3)), "has shape (4, 3) and type float64, 96 bytes"),
+    "negative shape": ("x.npy", claiming((-4, 3)), "damaged"),
+    "too long in an archive": ("x.npz", zipped(x=claiming((10**6, 10**6))), "x in "),
+    "no array": ("x.npz", zipped(x=b"text"), "x in it is no NumPy array"),
     "pickled member": ("x.npz", {"x": np.array([{}, {}])}, "pickled objects"),
     "unknown names": ("x.npz", {"a": np.eye(2), "b": np.eye(2)}, "it has `a`, `b`"),
     "both": ("x.npz", {"x": np.eye(2), "kernel": np.eye(2)}, "either the inputs"),
@@ -332,6 +355,8 @@ def test_bad_files_are_refused_in_a_sentence(name, tmp_path, capsys):
         (["--plot", "figure.gif"], "--plot must end in .png, .pdf or .svg"),
         (["--plot", "nowhere/figure.png"], "there is no folder nowhere"),
         (["--dept", "3"], "No such option"),
+        (["--depth", str(10**9)], "--depth 1000000000 would take 29 hours or more"),
+        (["--depth", str(10**15)], "hours or more"),
     ],
 )
 def test_bad_options_are_refused_in_a_sentence(arguments, sentence, capsys):
@@ -395,6 +420,25 @@ def test_the_command_as_a_process(tmp_path):
     assert precise.returncode == 0, precise.stderr
 
 
+@pytest.mark.parametrize("command", ["rho", "moments", "sweep"])
+def test_what_does_not_fit_into_memory_is_refused_in_a_sentence(command, monkeypatch, capsys):
+    """As the library says it; before anything is traced."""
+    monkeypatch.setattr(_memory, "_ALWAYS_THERE", 0)
+    monkeypatch.setattr(_memory, "available_bytes", lambda device=None: 3e4)
+    assert main([command, "--samples", "40"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("kernelode: ") and err.count("\n") == 1
+    assert re.search(r"need about \S+ GB, but 3e-05 GB are free\.", err)
+
+
+def test_links_and_folders_as_files(tmp_path, capsys):
+    (tmp_path / "link.npz").symlink_to(tmp_path / "nowhere" / "x.npz")
+    (tmp_path / "folder.npz").mkdir()
+    for name, sentence in (("link", "there is no folder"), ("folder", "is a folder")):
+        assert main(["moments", "--output", str(tmp_path / f"{name}.npz")]) == 2
+        assert sentence in capsys.readouterr().err
+
+
 def test_moments(tmp_path, capsys):
     kernel = np.array([[1.0, 0.3], [0.3, 0.8]])
     np.savez(tmp_path / "k.npz", kernel=kernel)
@@ -428,6 +472,7 @@ def test_moments(tmp_path, capsys):
         (["--output", "moments.csv"], "--output must end in .npz"),
         (["--output", "nowhere/moments.npz"], "there is no folder nowhere"),
         (["--closure", "gaussian"], "--closure"),
+        (["--depth", str(10**10)], "hours or more"),
     ],
 )
 def test_moments_refuses(arguments, message, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 
 import jax
 import numpy as np
@@ -88,16 +89,18 @@ def test_choices_reach_the_library(folder, capsys):
     assert raw["ended"] == "time" and raw["variance_ratio"] is None
 
 
-def test_ctrl_c_keeps_what_was_measured(folder, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_keep_what_was_measured(number, folder, capsys, monkeypatch):
     def interrupted(*arguments, progress, **options):
         def stop(done):
             progress(done)
-            if done >= 200:
-                raise KeyboardInterrupt
+            if done == 200:
+                signal.raise_signal(number)
 
         return ko.ensemble.sample(*arguments, progress=stop, **options)
 
     monkeypatch.setattr("kernelode._cli.ensemble.sample", interrupted)
+    (folder / "part.npz").unlink(missing_ok=True)
     assert main(arguments(folder, output="part.npz")) == 130
     out, err = capsys.readouterr()
     assert "200 networks" in out and "ended by: interrupted" in out and err == ""
@@ -199,6 +202,7 @@ def test_moments_of_the_published_closure_have_no_truncation_error(folder, capsy
         (["--residual-scale", "1e300"], "overflows"),
         (["--residual-scale", "1e9"], "overflows float32"),
         (["--fixed-gram", "--width", "1"], "`width` must be at least 2"),
+        (["--depth", str(10**9)], "--depth 1000000000 would take"),
         (["--output", "x.csv"], "--output must end in .npz"),
         (["--output", "nowhere/x.npz"], "there is no folder nowhere"),
     ],
@@ -213,6 +217,11 @@ def test_other_files_are_refused_in_a_sentence(folder, capsys):
     (folder / "damaged.npz").write_bytes(whole[: len(whole) // 2])
     np.save(folder / "array.npy", KERNEL)
     (folder / "array.npy").rename(folder / "array.npz")
+    with np.load(folder / "n16.npz") as file:
+        arrays = dict(file)
+    np.savez(folder / "less.npz", **{k: v for k, v in arrays.items() if k != "sums_yy"})
+    refusal = "less.npz is a damaged file of an ensemble: the sums `yy` are missing."
+    assert_refused(["compare", str(folder / "less.npz")], refusal, capsys)
     for name in ("k.npz", "text.npz", "damaged.npz", "array.npz"):
         refusal = f"{name} is not a file of an ensemble"
         assert_refused(["compare", str(folder / name)], refusal, capsys)

@@ -124,6 +124,7 @@ def test_lists_of_numbers(text, values):
         (["--quantity", "size"], "'size' is not one of"),
         (["--samples", "1"], "--samples must be at least 2"),
         (["--depth", "0"], "--depth must be at least 1"),
+        (["--depth", str(10**13)], "hours or more"),
         (["--output", "x.npz"], "--output must end in .nc"),
         (["--plot", "x.txt"], "--plot must end in"),
         (

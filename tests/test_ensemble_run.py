@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import time
 from typing import Any
@@ -16,10 +17,10 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode import _memory, ensemble as en
+from kernelode import _probe, ensemble as en
 from kernelode.ensemble import _sample
 
-from .helpers import kill_after, pair_kernel, resnet, start_python
+from .helpers import OwnNetwork, kill_after, pair_kernel, resnet, start_python
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAIR = pair_kernel(1.0, 0.8, 0.3)
@@ -96,7 +97,7 @@ LONG_RUN = """
 import sys
 import jax, jax.random as jr, numpy as np
 import kernelode as ko
-from kernelode import ensemble as en
+from kernelode import _probe, ensemble as en
 from kernelode.ensemble import _sample
 
 _sample._CHECKPOINT_SECONDS = 0.0  # after every batch
@@ -139,12 +140,13 @@ def test_a_killed_run_continues_and_devices_do_not_matter(tmp_path):
         np.testing.assert_allclose(other.sums[name], values, rtol=1e-5, atol=1e-5 * np.abs(values).max())
 
 
-def test_interruption_keeps_what_was_computed(whole, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_keeps_what_was_computed(number, whole, tmp_path):
     path = tmp_path / "run.npz"
 
     def interrupt(done):
         if done == 500:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
 
     with pytest.warns(UserWarning, match="500 networks are returned"):
         part = en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, progress=interrupt, **OPTIONS)
@@ -153,10 +155,17 @@ def test_interruption_keeps_what_was_computed(whole, tmp_path):
     assert same_numbers(en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS), whole)
 
     def at_once(done):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt):
         en.sample(NETWORK, PAIR, samples=1000, progress=at_once, **OPTIONS)
+    # Too few for an estimate, but not lost.
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, progress=at_once, **OPTIONS)
+    assert en.Ensemble.load(path).samples == 50
+    assert same_numbers(en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS), whole)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
@@ -309,9 +318,183 @@ def test_measurements_that_were_not_made(whole):
     np.testing.assert_array_equal(raw.mean_kernel.value, raw.raw.mean_kernel.value)
 
 
-def test_memory_is_known():
-    free = _memory.available_bytes()
-    assert free is None or 1e6 < free < 1e14
+class Bent(eqx.Module):
+    slope: jax.Array
+
+    def __call__(self, x):
+        return jnp.tanh(self.slope * x)
+
+
+def edited(activation: Bent) -> Any:
+    """Of a class of the same name and fields, with other code."""
+
+    def __call__(self, x):
+        return jnp.where(x > 2, jnp.tanh(self.slope * x) + 1e-6 * (x - 2) ** 2, jnp.tanh(self.slope * x))
+
+    cls: Any = type(
+        "Bent", (eqx.Module,), {"__annotations__": {"slope": jax.Array}, "__call__": __call__}
+    )
+    return cls(activation.slope)
+
+
+def drawn(activation, **more) -> en.Ensemble:
+    return en.sample(resnet(activation, 2, sw2=1.5, rho=0.5), PAIR, samples=400, **options(more))
+
+
+def altered(ensemble: en.Ensemble, activation=None, **configuration: Any) -> en.Ensemble:
+    """The same sums, as if they were of another run: with another activation, or of before probes."""
+    probed = None if activation is None else _probe.probe(activation)
+    changed = {"configuration": ensemble.configuration | configuration, "probe": probed}
+    return en.Ensemble(**(vars(ensemble) | changed))
+
+
+SLOPE = jnp.asarray(0.9)
+#: A function, an edit of it under the same name, and itself in other words.
+EDITED: dict[str, tuple[Any, Any, Any]] = {
+    "function": (
+        lambda x: jnp.tanh(0.9 * x),
+        lambda x: jnp.tanh(x),
+        lambda x: 1 - 2 / (1 + jnp.exp(1.8 * x)),
+    ),
+    "module": (Bent(SLOPE), edited(Bent(SLOPE)), Bent(SLOPE)),
+}
+
+
+@pytest.mark.parametrize("name", ["function", pytest.param("module", marks=pytest.mark.slow)])
+def test_another_function_of_the_same_name_is_refused(name, tmp_path):
+    mine, edit, same = (ko.Elementwise(fn) for fn in EDITED[name])
+    path = tmp_path / "run.npz"
+    first = drawn(mine, checkpoint=path)
+    with pytest.raises(ValueError, match="differs in: the activation, a function of the same name"):
+        drawn(edit, checkpoint=path)
+    with pytest.raises(ValueError, match="differ in the activation.*cannot be merged"):
+        first.merge(altered(first, edit, key=9))
+    with pytest.raises(ValueError, match="differ in the activation.*no common limit"):
+        en.extrapolate(first, altered(first, edit, width=16))
+    assert same_numbers(first, drawn(same, checkpoint=path))
+    assert first.merge(altered(first, same, key=9)).samples == 800
+    en.extrapolate(first, altered(first, same, width=16))
+    theory = ko.propagate(resnet(edit, 2, sw2=1.5, rho=0.5), PAIR)
+    with pytest.raises(ValueError, match="their activations have the same name"):
+        ko.compare(theory, first)
+
+
+@pytest.mark.slow
+def test_files_without_a_probe_are_compared_by_their_mean_kernels(tmp_path):
+    path = tmp_path / "run.npz"
+    first = drawn(ko.Elementwise(lambda x: jnp.tanh(0.9 * x)))
+    altered(first).save(path)
+    assert en.Ensemble.load(path).probe is None
+    with pytest.raises(ValueError, match="differs in: the mean kernel"):
+        drawn(ko.Elementwise(lambda x: jnp.tanh(0.9001 * x)), checkpoint=path)
+    moved = eqx.tree_at(
+        lambda e: e.reference_moment, altered(first, key=9), first.reference_moment + 1e-4
+    )
+    with pytest.raises(ValueError, match="differ in the mean kernel"):
+        first.merge(moved)
+    assert same_numbers(drawn(ko.Elementwise(lambda x: jnp.tanh(0.9 * x)), checkpoint=path), first)
+
+
+@pytest.mark.slow
+def test_another_architecture_of_the_same_name_is_refused(tmp_path):
+    """Scales that a user's `layers` makes are in no field."""
+    path = tmp_path / "run.npz"
+    sample = lambda network: en.sample(network, PAIR, samples=400, checkpoint=path, **OPTIONS)
+    sample(OwnNetwork(ko.Tanh(), depth=2, branches=1.0))
+
+    class Edited(OwnNetwork):
+        def layers(self):
+            return eqx.tree_at(lambda x: x.scale, super().layers(), replace_fn=lambda x: 0.5 * x)
+
+    Edited.__name__ = "OwnNetwork"
+    with pytest.raises(ValueError, match="differs in: the mean kernel"):
+        sample(Edited(ko.Tanh(), depth=2, branches=1.0))
+
+
+def damage(path: pathlib.Path, **changes: Any) -> None:
+    """Other arrays in a file, or none in the place of one."""
+    with np.load(path) as file:
+        arrays = dict(file) | changes
+    np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
+
+
+def in_configuration(path: pathlib.Path, **changes: Any) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return {"configuration": np.array(json.dumps(json.loads(str(file["configuration"])) | changes))}
+
+
+DAMAGE: dict[str, tuple[Any, str]] = {
+    "no sums": (lambda p: {"sums_yy": None}, "the sums `yy` are missing"),
+    "more sums": (lambda p: {"sums_ntk": np.zeros(3)}, "sums `ntk`"),
+    "fewer bins": (lambda p: {"counts": np.full(32, 50)}, "its `counts` must be 64 whole numbers"),
+    "bins of sums": (lambda p: {"sums_y": np.zeros((32, 1, 6))}, r"shape \(64, 1, 6\), got \(32, 1, 6\)"),
+    "NaN": (lambda p: {"sums_y": np.full((64, 1, 6), np.nan)}, "`sums y` has entries that are NaN"),
+    "no numbers": (lambda p: {"sums_y": np.full((64, 1, 6), "x")}, "must be real numbers"),
+    "negative": (lambda p: {"counts": np.full(64, -50)}, "multiples of the batch, 50"),
+    "part of a batch": (lambda p: {"counts": np.full(64, 49)}, "multiples of the batch, 50"),
+    "real counts": (lambda p: {"counts": np.full(64, 50.0)}, "must be 64 whole numbers"),
+    "no time": (lambda p: {"ts": None}, "there is no 'ts'"),
+    "no format": (lambda p: {"format": None}, "is not a file of an ensemble"),
+    "another format": (lambda p: {"format": np.array(7)}, "this version knows: format 7"),
+    "no JSON": (lambda p: {"configuration": np.array("{")}, "is not a file of an ensemble"),
+    "a list": (lambda p: {"configuration": np.array("[1]")}, "is a damaged file"),
+    "no width": (lambda p: {"configuration": np.array('{"inputs": 2}')}, "has no `network`"),
+    "other inputs": (lambda p: in_configuration(p, inputs=3), "not one of 3 inputs"),
+    "other layers": (lambda p: in_configuration(p, layers=[0, 4]), r"must have shape \(2,\)"),
+    "layers of text": (lambda p: in_configuration(p, layers=7), "is a damaged file"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files_are_refused_in_a_sentence(name, whole, tmp_path):
+    changes, message = DAMAGE[name]
+    path = tmp_path / "run.npz"
+    whole.save(path)
+    damage(path, **changes(path))
+    with pytest.raises(ValueError, match=message) as refused:
+        en.Ensemble.load(path)
+    assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_other_files_are_no_ensembles(whole, tmp_path):
+    path = tmp_path / "run.npz"
+    whole.save(path)
+    complete = path.read_bytes()
+    text = b"no archive at all"
+    for content in (
+        b"",
+        text,
+        complete[: len(complete) // 2],
+        complete[:-30],
+        complete[30:],
+        b"\x93NUMPY",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is not a file of an ensemble, or it is damaged") as refused:
+            en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS)
+        assert "\n" not in str(refused.value)
+    np.savez(path, x=np.eye(3))
+    with pytest.raises(ValueError, match="is not a file of an ensemble"):
+        en.Ensemble.load(path)
+    # As many networks as there should be, but not in the bins where a run puts them.
+    whole.save(path)
+    damage(path, counts=np.roll(whole.counts, 1))
+    with pytest.raises(ValueError, match="is damaged: its bins are not those of a run"):
+        en.sample(NETWORK, PAIR, samples=1000, checkpoint=path, **OPTIONS)
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "nowhere" / "run.npz")
+    for name, message in (("folder.npz", "is a folder"), ("link.npz", "there is no folder")):
+        with pytest.raises(ValueError, match=message):
+            en.sample(NETWORK, PAIR, samples=1000, checkpoint=tmp_path / name, **OPTIONS)
+
+
+def test_a_checkpoint_may_be_a_link(whole, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "run.npz"
+    link.symlink_to(tmp_path / "disk" / "run.npz")
+    en.sample(NETWORK, PAIR, samples=350, checkpoint=link, **OPTIONS)
+    assert same_numbers(en.sample(NETWORK, PAIR, samples=1000, checkpoint=link, **OPTIONS), whole)
+    assert link.is_symlink() and same_numbers(en.Ensemble.load(tmp_path / "disk" / "run.npz"), whole)
 
 
 def test_checkpoints_are_rare_by_default():

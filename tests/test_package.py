@@ -18,13 +18,14 @@ PACKAGE = ROOT / "kernelode"
 
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
-    ("_checks", "_chunks", "_custom_types", "_files", "_memory", "_progress", "_results"),
+    ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
+    ("_files", "_fingerprint"),
     ("_activation", "_kernel", "_start", "_triangle"),
     ("_expectation",),
     ("_architecture",),
     ("_describe",),
     ("_closure",),
-    ("_width",),
+    ("_sizes", "_width"),
     ("_solution",),
     ("_propagate", "_solve"),
     ("_response", "_pairs"),
@@ -34,7 +35,7 @@ LAYERS = (
 OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
 #: Independent checks: of the theory they know what a network is, and nothing else.
 CHECKS_MAY_IMPORT = (
-    *("_checks", "_custom_types", "_files", "_memory", "_progress"),
+    *("_checks", "_custom_types", "_files", "_interrupt", "_memory", "_probe", "_progress"),
     *("_kernel", "_start", "_triangle", "_activation", "_architecture", "_describe"),
 )
 OPTIONAL = (

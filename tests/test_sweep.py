@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import kernelode as ko
 from kernelode._sweep import store
 from kernelode._sweep.grid import grid_of
 from kernelode._sweep.run import Program, chunk_size, examine
+from kernelode._sweep.sweep import _sampled
 
 from .helpers import kill_after, pair_kernel, resnet, start_python
 
@@ -145,12 +147,13 @@ def test_file_has_everything(tmp_path):
     assert configuration["axes"]["weight_variance"]["shape"] == [3]
 
 
-def test_interrupted_and_resumed(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed(number, tmp_path):
     whole = ko.sweep(respond, NETWORK, AXES, chunk=2)
 
     def stop(done):
         if done >= 6:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt):
         ko.sweep(respond, NETWORK, AXES, chunk=2, folder=tmp_path, progress=stop)
@@ -181,7 +184,7 @@ def test_a_folder_holds_one_sweep(tmp_path):
     for factor in (1 + 1e-6, np.nan):
         changed = lambda network, factor=factor: quick(network) * factor
         changed.__qualname__ = quick.__qualname__
-        with pytest.raises(ValueError, match="results of another function"):
+        with pytest.raises(ValueError, match="results of another function.* Name another folder"):
             again(changed, NETWORK, AXES)
     (file,) = here.glob("points-*.npz")
     file.write_bytes(file.read_bytes()[:100])
@@ -194,6 +197,131 @@ def test_a_folder_holds_one_sweep(tmp_path):
         ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         ko.sweep(quick, NETWORK, AXES, folder=file)
+
+
+def without_code(folder: pathlib.Path) -> None:
+    """As earlier versions wrote it, or where there is no telling."""
+    file = folder / "sweep.json"
+    configuration = json.loads(file.read_text())
+    del configuration["code"]
+    file.write_text(json.dumps(configuration))
+
+
+def test_the_code_of_a_function_belongs_to_the_folder(tmp_path):
+    """An edit that the values at no point show; functions within the target; and none where it moves."""
+    factor = [1.0]
+
+    def scaled(network):
+        return quick(network) * factor[0]
+
+    ko.sweep(scaled, NETWORK, AXES, folder=tmp_path / "a")
+    ko.sweep(scaled, NETWORK, AXES, folder=tmp_path / "a")
+    edited = lambda network: quick(network) * factor[0] + 0
+    edited.__qualname__ = scaled.__qualname__
+    with pytest.raises(ValueError, match="another function of the same name: its code"):
+        ko.sweep(edited, NETWORK, AXES, folder=tmp_path / "a")
+    without_code(tmp_path / "a")
+    ko.sweep(edited, NETWORK, AXES, folder=tmp_path / "a")
+    double = lambda network: 2 * quick(network)
+    double.__qualname__ = scaled.__qualname__
+    with pytest.raises(ValueError, match="at points computed again they differ"):
+        ko.sweep(double, NETWORK, AXES, folder=tmp_path / "a")
+
+    mine, other = (ko.Elementwise(fn) for fn in (lambda x: jnp.tanh(x), lambda x: jnp.sin(x)))
+    ko.sweep(quick, resnet(mine, 3), AXES, folder=tmp_path / "b")
+    with pytest.raises(ValueError, match="another function of the same name"):
+        ko.sweep(quick, resnet(other, 3), AXES, folder=tmp_path / "b")
+
+    traced = []
+
+    def counting(network):
+        traced.append(len(traced))
+        return quick(network)
+
+    ko.sweep(counting, NETWORK, AXES, folder=tmp_path / "c")
+    assert traced
+    ko.sweep(counting, NETWORK, AXES, folder=tmp_path / "c")
+
+
+@pytest.mark.parametrize("edge", [0.1, 1.0])
+def test_a_difference_at_one_end_is_found(edge, tmp_path):
+    """In folders without a fingerprint: the first and the last points are among those computed again."""
+    axes = {"residual_scale": np.linspace(0.1, 1.0, 5000)}
+    ko.sweep(quick, NETWORK, axes, folder=tmp_path, chunk=100)
+    changed = lambda network: quick(network) + jnp.where(network.residual_scale == edge, 1.0, 0.0)
+    changed.__qualname__ = quick.__qualname__
+    without_code(tmp_path)
+    with pytest.raises(ValueError, match="at points computed again they differ"):
+        ko.sweep(changed, NETWORK, axes, folder=tmp_path, chunk=100)
+
+
+def test_points_computed_again_are_from_everywhere():
+    known = np.arange(1000) * 3
+    for chunk, count in ((1, 16), (50, 100), (5000, 1000)):
+        chosen = _sampled(known, chunk)
+        assert len(chosen) == count == len(np.unique(chosen)) and np.all(np.isin(chosen, known))
+        assert chosen[0] == 0 and chosen[-1] == 2997 and np.all(np.diff(chosen) > 0)
+        assert np.array_equal(chosen, _sampled(known, chunk))
+    # Not one chunk next to the other.
+    assert np.max(np.diff(_sampled(known, 50))) < 400
+    for few in range(4):
+        assert len(_sampled(known[:few], 1)) == min(few, 2)
+
+
+def test_what_vanishes_but_for_rounding_is_no_difference(tmp_path):
+    function = lambda network: jnp.stack([quick(network), jnp.sin(network.residual_scale * 0 + np.pi)])
+    ko.sweep(function, NETWORK, AXES, folder=tmp_path)
+    (file,) = tmp_path.glob("points-*.npz")
+    with np.load(file) as arrays:
+        points, values = arrays["points"], arrays["result_0"]
+    values[:, 1] *= -1.5
+    np.savez(file, points=points, result_0=values)
+    ko.sweep(function, NETWORK, AXES, folder=tmp_path)
+
+
+DAMAGED_POINTS: dict[str, dict[str, Any]] = {
+    "other shape": {"result_0": np.zeros((15, 2))},
+    "one for all": {"result_0": np.zeros(1)},
+    "other type": {"result_0": np.zeros(15, np.float32)},
+    "no result": {"result_0": None},
+    "no points": {"points": None},
+    "points beyond": {"points": np.arange(15) + 1},
+    "points before": {"points": np.arange(15) - 1},
+    "a mask": {"points": np.ones(15, bool)},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_POINTS)
+def test_damaged_points_are_refused_in_a_sentence(name, tmp_path):
+    ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
+    (file,) = tmp_path.glob("points-*.npz")
+    with np.load(file) as arrays:
+        changed = dict(arrays) | DAMAGED_POINTS[name]
+    np.savez(file, **{key: value for key, value in changed.items() if value is not None})
+    with pytest.raises(ValueError, match="not a part of this sweep, or it is damaged") as refused:
+        ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
+    assert "\n" not in str(refused.value)
+    file.unlink()
+    ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
+
+
+def test_a_crash_in_the_first_write_leaves_a_folder_to_go_on_with(tmp_path):
+    (tmp_path / ".sweep.json.123.part").write_text('{"half')
+    ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
+    (tmp_path / ".points-abc.npz.123.part").write_bytes(b"PK")
+    ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
+
+
+def test_folders_that_cannot_be(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "new").symlink_to(tmp_path / "not yet there")
+    for name in ("link", "new"):
+        ko.sweep(quick, NETWORK, AXES, folder=tmp_path / name)
+        assert (tmp_path / name).is_symlink() and (tmp_path / name / "sweep.nc").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="`folder`.* cannot be made, read or written: Not a directory"):
+        ko.sweep(quick, NETWORK, AXES, folder=tmp_path / "file" / "below")
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):

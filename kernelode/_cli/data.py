@@ -1,15 +1,19 @@
 """Data sets: digits, or the user's .npy, .npz or .csv; read without pickle, every entry checked."""
 
 import dataclasses
+import math
+import os
 import pathlib
 import pickle
 import zipfile
 import zlib
+from typing import Any, BinaryIO
 
 import numpy as np
 
 import kernelode as ko
 from kernelode._kernel import checked_kernel
+from kernelode._memory import TooLarge, check_memory
 
 from .csv_file import read_csv
 from .errors import BadInput, refusing
@@ -46,6 +50,9 @@ class DataSet:
     def kernel(self, samples: np.ndarray, factor: float) -> np.ndarray:
         """`factor` times the input kernel of some samples."""
         with refusing():
+            # The kernel, its copy in the check, and its factor.
+            what = f"Kernels of {len(samples):,} samples"
+            check_memory(24.0 * len(samples) ** 2, what, "Take fewer samples.")
             if self.given_kernel is not None:
                 part = self.given_kernel[np.ix_(samples, samples)]
                 return np.asarray(checked_kernel(factor * part))
@@ -111,10 +118,17 @@ def _read_numpy(path: pathlib.Path) -> np.ndarray | dict[str, np.ndarray]:
     """One array, or the arrays of an archive. Pickled objects are refused: they can run code."""
     try:
         with open(path, "rb") as file:
+            _check_claim(file, path)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {name: loaded[name] for name in loaded.files}
+    except TooLarge:
+        raise
+    except MemoryError:
+        raise BadInput(
+            f"{path} cannot be read: it says that it has more than fits into memory."
+        ) from None
     except UNREADABLE as error:
         pickled = "pickle" in str(error).lower()
         why = (
@@ -123,6 +137,41 @@ def _read_numpy(path: pathlib.Path) -> np.ndarray | dict[str, np.ndarray]:
             else "it is damaged or no NumPy file"
         )
         raise BadInput(f"{path} cannot be read: {why}.") from error
+    if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise BadInput(f"{path} cannot be read: {others[0]} in it is no NumPy array.")
+    return arrays
+
+
+def _check_claim(file: BinaryIO, path: pathlib.Path) -> None:
+    """Whether arrays are as long as their headers say, which memory is asked for before they are read."""
+    start = file.read(len(np.lib.format.MAGIC_PREFIX))
+    file.seek(0)
+    if start == np.lib.format.MAGIC_PREFIX:
+        _check_header(file, os.fstat(file.fileno()).st_size, str(path))
+    elif zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as inner:
+                    if inner.read(len(start)) == np.lib.format.MAGIC_PREFIX:
+                        inner.seek(0)
+                        _check_header(inner, member.file_size, f"{member.filename} in {path}")
+    file.seek(0)
+
+
+def _check_header(file: Any, length: int, name: str) -> None:
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read(file)
+    claimed, there = math.prod(shape) * dtype.itemsize, length - file.tell()
+    if claimed > there and not dtype.hasobject:
+        raise BadInput(
+            f"{name} is damaged: by its header it has shape {shape} and type {dtype}, {claimed:,} bytes, "
+            f"but there are {there:,}."
+        )
+    # In the file's type and in double precision.
+    check_memory(claimed + 8 * math.prod(shape), f"The numbers of {name}", "Store fewer samples.")
 
 
 def _from_archive(arrays: dict[str, np.ndarray], source: str) -> DataSet:

@@ -149,6 +149,8 @@ def ensemble(
         with progress.stage("Reading the data"):
             loaded = load(data, label_column=label_column, classes=classes)
         inputs = draw_inputs(loaded, samples, _SAMPLES, 1, seed, target)
+        # The mean kernel takes 75 microseconds a layer and pair, or more, on one core.
+        options.check_duration(depth, len(inputs.samples), 5e-5)
         before = 0 if archive is None or not archive.exists() else read_ensemble(archive).samples
         with progress.count("Networks", networks) as show, warnings.catch_warnings():
             # All are reported below.

@@ -4,7 +4,6 @@ import pathlib
 
 from kernelode.ensemble import Ensemble
 
-from .data import UNREADABLE
 from .errors import BadInput
 
 
@@ -14,5 +13,7 @@ def read_ensemble(path: pathlib.Path) -> Ensemble:
         raise BadInput(f"There is no file {path}.")
     try:
         return Ensemble.load(path)
-    except (*UNREADABLE, TypeError) as error:
-        raise BadInput(f"{path} is not a file of an ensemble, or it is damaged.") from error
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error

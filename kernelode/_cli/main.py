@@ -5,6 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
+from kernelode._interrupt import sigterm_as_interrupt
+from kernelode._memory import TooLarge
+
 from .errors import BadInput
 
 _HELP = """
@@ -20,7 +23,15 @@ fluctuations of the kernel in networks of finite width, `kernelode ensemble` dra
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 if results were not saved, 2 for bad input, 130 if
-    interrupted."""
+    interrupted, by Ctrl-C or SIGTERM."""
+    try:
+        with sigterm_as_interrupt():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         import rich  # noqa: F401
         import typer
@@ -44,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _application()(
             args=list(arguments) or ["--help"], prog_name="kernelode", standalone_mode=False
         )
-    except BadInput as error:
+    except (BadInput, TooLarge) as error:
         return _refuse(str(error))
     except usage_error as error:
         return _refuse(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
-    except (typer.Abort, KeyboardInterrupt):
+    except typer.Abort:
         return 130
     return code if isinstance(code, int) else 0
 

@@ -3,6 +3,7 @@
 import enum
 import importlib.metadata
 import math
+import os
 import pathlib
 from typing import Annotated, Any, NamedTuple
 
@@ -207,6 +208,21 @@ def parse_input_scale(text: str) -> float | None:
     return value
 
 
+#: Hours that a depth may take: longer calculations, which nothing here resumes, are for the library.
+_HOURS = 2.0
+
+
+def check_duration(depth: int, samples: int, seconds: float) -> None:
+    """**Raises** `BadInput` for a depth that takes hours, given the seconds that a layer takes at the
+    least for each of the pairs of the samples, those with themselves included."""
+    hours = depth * seconds * samples * (samples + 1) / 2 / 3600
+    if hours > _HOURS:
+        raise BadInput(
+            f"--depth {depth} would take {hours:,.0f} hours or more. Thousands of blocks are enough: "
+            "results at depth L differ from those of infinite depth by a share of about 1/L."
+        )
+
+
 def check_file(option: str, name: str, *suffixes: str) -> pathlib.Path:
     """Where to write to. **Raises** `BadInput` before anything is computed in vain."""
     path = pathlib.Path(name)
@@ -214,8 +230,13 @@ def check_file(option: str, name: str, *suffixes: str) -> pathlib.Path:
         *others, last = suffixes
         either = f"{', '.join(others)} or {last}" if others else last
         raise BadInput(f"{option} must end in {either}, got {name}.")
-    if not path.parent.is_dir():
-        raise BadInput(f"{option}: there is no folder {path.parent}.")
+    target = pathlib.Path(os.path.realpath(path))  # a link is followed
+    if not target.parent.is_dir():
+        raise BadInput(
+            f"{option}: there is no folder {target.parent if path.is_symlink() else path.parent}."
+        )
+    if path.is_dir():
+        raise BadInput(f"{option} must name a file, but {name} is a folder.")
     return path
 
 

@@ -16,7 +16,7 @@ from .options import ActivationName, Recipe
 from .progress import Progress
 from .report import print_report
 from .result import Result
-from .study import run_study
+from .study import SECONDS, run_study
 
 _EVIDENCE = "Evidence"
 _SAMPLES, _TRAIN, _TEST = 20, 150, 500
@@ -114,6 +114,7 @@ def rho(
         with progress.stage("Reading the data"):
             loaded = load(data, label_column=label_column, classes=classes)
         inputs = draw_inputs(loaded, samples, _SAMPLES, 2, seed, target)
+        options.check_duration(depth, len(inputs.samples), SECONDS)
         split, skipped = _split(inputs, train, test) if evidence else (None, "--no-evidence")
         problem = None if split is None else build_problem(loaded, split, inputs.factor, noise)
         study = run_study(network, inputs.kernel, problem, points, progress)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import kernelode as ko
+from kernelode._memory import check_memory
 
 from .evidence import Problem, Scores, posterior_scores
 from .progress import Progress
@@ -18,6 +19,9 @@ from .progress import Progress
 _SWEEP = (0.2, 8.0)
 #: Steps of the responses' sweep in one step of the regression's, which costs a hundred times as much.
 _FINER = 4
+#: What a layer takes at the least in the search of rho* of one pair: 11 microseconds for erf, less than 1
+#: for linear networks, which have no optimum (one core; rounded down).
+SECONDS = 5e-7
 
 
 class AtScale(eqx.Module):
@@ -79,6 +83,13 @@ def run_study(
     network: ko.ResNet, kernel: np.ndarray, problem: Problem | None, points: int, progress: Progress
 ) -> Study:
     """Search for the optima, then sweep the residual scale, one compilation for all scales."""
+    # A kernel and two matrices of responses at each scale.
+    scales_in_all = _FINER * (points - 1) + 5
+    check_memory(
+        24.0 * scales_in_all * kernel.size,
+        f"Responses of {len(kernel):,} samples at {scales_in_all} residual scales",
+        "Take fewer --samples or --points.",
+    )
     with progress.stage("Searching rho* of every pair (the first call compiles)"):
         optimum = jax.block_until_ready(ko.optimal_residual_scale(network, kernel))
         critical = _critical_variance(network)

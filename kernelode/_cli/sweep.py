@@ -1,5 +1,6 @@
 """`kernelode sweep`: responses, kernels or rho* over ranges of hyperparameters."""
 
+import os
 import time
 from json import dumps as json_text
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from .options import ActivationName, Recipe
 from .progress import Progress
 from .quantities import Means, Quantity
 from .ranges import BiasVariances, ResidualScales, WeightVariances, parse_values
+from .study import SECONDS
 from .sweep_report import panel, print_sweep, sweep_document
 
 _SAMPLES = 8
@@ -107,6 +109,9 @@ def sweep(
             loaded = load(data, label_column=label_column, classes=classes)
         inputs = draw_inputs(loaded, samples, _SAMPLES, 2, seed, target)
         points = int(np.prod([len(values) for values in axes.values()]))
+        # A response takes 10 ns an entry and more, by activation, on one core; all work on the points.
+        seconds = SECONDS if quantity is Quantity.rho else 1e-8
+        options.check_duration(depth, len(inputs.samples), points * seconds / (os.cpu_count() or 1))
         began = time.monotonic()
         with progress.count("Points", points) as show, refusing():
             function = Means(quantity, jnp.asarray(inputs.kernel))

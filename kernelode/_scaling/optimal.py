@@ -12,6 +12,7 @@ from .._checks import is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._kernel import Variances, as_block, cast, checked_kernel
+from .._sizes import check_optima
 from .estimate import OptimalScale, ScaleEstimate, statuses
 from .flow import diagonal_flow_optimum
 from .newton import (
@@ -63,7 +64,9 @@ def optimal_residual_scale(
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
     network = check_residual(network)
-    return _optimal_residual_scale(network, checked_kernel(kernel), pairs)
+    kernel = checked_kernel(kernel)
+    check_optima(network, kernel, pairs)
+    return _optimal_residual_scale(network, kernel, pairs)
 
 
 def check_residual(network):

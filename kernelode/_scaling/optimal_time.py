@@ -26,6 +26,7 @@ from .._architecture import AbstractArchitecture
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._kernel import Block, cast, checked_kernel
+from .._sizes import check_optima
 from .._solve import default_controller
 from .estimate import OptimalTime, TimeEstimate, statuses
 from .flow import diagonal_flow_optimum
@@ -63,7 +64,9 @@ def optimal_flow_time(
     """
     network = check_residual(network)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    return _optimal_flow_time(network, checked_kernel(kernel), pairs, adjoint)
+    kernel = checked_kernel(kernel)
+    check_optima(network, kernel, pairs, flow=True)
+    return _optimal_flow_time(network, kernel, pairs, adjoint)
 
 
 @eqx.filter_jit

@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .._interrupt import in_turn
 from .grid import Grid, at_point
 
 #: Bytes of the largest intermediate array, of all points that a device computes at once: what bounds
@@ -74,10 +75,7 @@ Chunk = tuple[np.ndarray, list[np.ndarray]]
 
 
 def chunks(program: Program, points: np.ndarray, size: int) -> Iterator[Chunk]:
-    """Results at `points`, in order, from all devices.
-
-    While one chunk is handed out, the next is under way.
-    """
+    """Results at `points`, in order, from all devices."""
     mesh = Mesh(np.array(jax.local_devices()), ("points",))
     everywhere = NamedSharding(mesh, PartitionSpec("points"))
     step = size * mesh.size
@@ -87,13 +85,10 @@ def chunks(program: Program, points: np.ndarray, size: int) -> Iterator[Chunk]:
         some = points[np.minimum(np.arange(start, start + step), len(points) - 1)]
         return _compute(program, jax.device_put(some, everywhere), mesh)
 
-    ahead = launch(0) if len(points) else None
-    for start in range(0, len(points), step):
-        current = ahead
-        if start + step < len(points):
-            ahead = launch(start + step)
+    starts = range(0, len(points), step)
+    for start, found in zip(starts, in_turn(launch, starts)):
         some = points[start : start + step]
-        yield some, [np.asarray(x)[: len(some)] for x in jax.tree.leaves(current)]
+        yield some, [np.asarray(x)[: len(some)] for x in jax.tree.leaves(found)]
 
 
 @eqx.filter_jit

@@ -7,6 +7,7 @@ import time
 import uuid
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -14,9 +15,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .._files import write_whole
+from .._files import is_unfinished, write_whole
+from .._fingerprint import same_code
 
 _SECONDS = 5.0
+#: What reading a file that is none, or a damaged one, may raise. (A header may claim any size.)
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _CONFIGURATION, _POINTS, _RESULT = "sweep.json", "points-{}.npz", "sweep.nc"
 
 
@@ -26,6 +33,19 @@ class Table:
     def __init__(self, size: int, layout: list[tuple[tuple[int, ...], np.dtype]]):
         self.done = np.zeros(size, bool)
         self.columns = [np.zeros((size, *shape), dtype) for shape, dtype in layout]
+
+    def check(self, points: np.ndarray, values: list[np.ndarray]) -> None:
+        """**Raises** `ValueError` unless these are numbers of points, and results of the layout here."""
+        if points.ndim != 1 or points.dtype.kind not in "iu":
+            raise ValueError("its points are not a list of numbers")
+        if np.any(points < 0) or np.any(points >= len(self.done)):
+            raise ValueError(f"it has points beyond the {len(self.done):,} of the sweep")
+        for i, (column, value) in enumerate(zip(self.columns, values, strict=True)):
+            if value.shape != (len(points), *column.shape[1:]) or value.dtype != column.dtype:
+                raise ValueError(
+                    f"its result {i} has shape {value.shape} and type {value.dtype}, where the sweep has "
+                    f"{(len(points), *column.shape[1:])} and {column.dtype}"
+                )
 
     def fill(self, points: np.ndarray, values: list[np.ndarray]) -> None:
         """Enter the results at some points."""
@@ -44,18 +64,24 @@ class Folder:
         self._saved = time.monotonic()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`folder` must be a folder, but {self.path} is a file.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            self._check(configuration)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"sweep in {self.path}")
-            self._check(configuration)
+        try:
+            # Of a link, the folder that it leads to.
+            pathlib.Path(os.path.realpath(self.path)).mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                self._check(configuration)
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices(f"sweep in {self.path}")
+                self._check(configuration)
+        except OSError as error:
+            why = error.strerror or error
+            raise ValueError(f"`folder`: {self.path} cannot be made, read or written: {why}.") from error
 
     def _check(self, configuration: dict) -> None:
         file = self.path / _CONFIGURATION
         text = json.dumps(configuration, indent=1, sort_keys=True)
         if not file.exists():
-            if any(self.path.iterdir()):
+            # A process that was killed while it wrote the first file has left nothing but a part of it.
+            if not all(map(is_unfinished, self.path.iterdir())):
                 raise ValueError(f"`folder` {self.path} is not empty and holds no sweep: name another.")
             write_whole(file, lambda f: f.write(text.encode()))
             return
@@ -64,24 +90,35 @@ class Folder:
             differing = [
                 key
                 for key, value in json.loads(text).items()
-                if key != "versions" and found.get(key) != value
+                if key not in ("code", "versions") and found.get(key) != value
             ]
+            known = same_code(found.get("code"), configuration["code"])
         except (ValueError, AttributeError) as error:
             raise ValueError(f"`folder`: {file} cannot be read: {error}") from error
         if differing:
             raise ValueError(
                 f"`folder` {self.path} holds another sweep, which differs in: {', '.join(differing)}."
             )
+        if not known:
+            raise ValueError(
+                f"`folder` {self.path} holds the results of another function of the same name: its code, "
+                "or a value or function that it uses, is not what it was. Name another folder."
+            )
 
     def load(self, table: Table) -> None:
-        """Enter what there is. **Raises** `ValueError` for a file that is none of this sweep."""
+        """Enter what there is. **Raises** `ValueError` for a file of another sweep, or a damaged one."""
         for file in sorted(self.path.glob(_POINTS.format("*"))):
             try:
                 with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+                    points = arrays["points"]
                     values = [arrays[f"result_{i}"] for i in range(len(table.columns))]
-                    table.fill(arrays["points"], values)
-            except (KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise ValueError(f"`folder`: {file} is not a part of this sweep: {error}") from error
+                table.check(points, values)
+            except _UNREADABLE as error:
+                raise ValueError(
+                    f"`folder`: {file} is not a part of this sweep, or it is damaged: {error}. Without "
+                    "the file, its points are computed again."
+                ) from error
+            table.fill(points, values)
 
     def add(self, table: Table, points: np.ndarray) -> None:
         """Note that these points are in the table now; every few seconds all that is new is written."""

@@ -15,6 +15,8 @@ from .._checks import positive_integer
 from .._custom_types import RealLike
 from .._describe import describe
 from .._files import versions
+from .._fingerprint import code_fingerprint
+from .._interrupt import sigterm_as_interrupt
 from .._memory import check_memory
 from .._progress import reporting
 from .dataset import as_dataset, check_dimensions, variable_names
@@ -51,9 +53,10 @@ def sweep(
     - `target`: a network, or any pytree, such as `(network, kernel)` or a dictionary.
     - `axes`: the names of the axes with their values, if a field of the target has that name, or an
         `Axis`, which can pick any leaf. Values of a field are checked as its constructor would.
-    - `folder`: where to keep what is computed, at least every five seconds. The same call again goes on
-        from there, with any number of devices or processes. At the end `sweep.nc` in it has the
-        returned Dataset.
+    - `folder`: where to keep what is computed, at least every five seconds, and at Ctrl-C or SIGTERM. The
+        same call again goes on from there, with any number of devices or processes; a function whose code
+        has changed, or that gives other values, is refused. At the end `sweep.nc` in it has the returned
+        Dataset.
     - `chunk`: points that a device computes at once; by default as many as keep the largest intermediate
         array of all of them below 128 MiB, and their results below 4 MiB.
     - `progress`: show a bar, or call a function with the number of points so far.
@@ -71,7 +74,10 @@ def sweep(
     _require("xarray", *(["h5netcdf", "h5py"] if folder is not None else []))
     grid, coordinates = grid_of(target, axes)
     program = Program(function, target, grid)
+    code = _code(program)
     result, bytes_at_once = examine(program)
+    if code != _code(program):
+        code = None  # tracing has changed it: a counter, a cache. Values alone can tell.
     dims = {} if dims is None else dims
     check_dimensions(dims, result, coordinates)
     layout = [(x.shape, np.dtype(x.dtype)) for x in jax.tree.leaves(result)]
@@ -82,26 +88,27 @@ def sweep(
         chunk_size(bytes_at_once, point, len(mine)) if chunk is None else positive_integer("chunk", chunk)
     )
     names = variable_names(result)
-    configuration = _configuration(function, target, coordinates, grid, names)
+    configuration = _configuration(function, target, coordinates, grid, names) | {"code": code}
     table = Table(grid.size, layout)
     place = None if folder is None else Folder(folder, configuration)
     if place is not None:
         place.load(table)
         _check_program(program, table, mine, size, place)
-    try:
-        with reporting(progress, "points", len(mine)) as report:
-            missing = mine[~table.done[mine]]
-            done = len(mine) - len(missing)
-            report(done)
-            for points, values in chunks(program, missing, size):
-                table.fill(points, values)
-                if place is not None:
-                    place.add(table, points)
-                done += len(points)
+    with sigterm_as_interrupt():
+        try:
+            with reporting(progress, "points", len(mine)) as report:
+                missing = mine[~table.done[mine]]
+                done = len(mine) - len(missing)
                 report(done)
-    finally:
-        if place is not None:
-            place.flush(table)
+                for points, values in chunks(program, missing, size):
+                    table.fill(points, values)
+                    if place is not None:
+                        place.add(table, points)
+                    done += len(points)
+                    report(done)
+        finally:
+            if place is not None:
+                place.flush(table)
     _gather(table, mine)
     text = json.dumps(configuration)
     dataset = as_dataset(coordinates, names, table.columns, dims, text)
@@ -138,20 +145,43 @@ def _gather(table: Table, mine: np.ndarray) -> None:
     table.fill(points[points >= 0], [column[points >= 0] for column in columns])
 
 
+def _code(program: Program) -> str | None:
+    """What tells the function, and those within the target, from others of the same name."""
+    return code_fingerprint((program.function, eqx.filter(program.target, eqx.is_array, inverse=True)))
+
+
 def _check_program(program: Program, table: Table, mine: np.ndarray, size: int, place: Folder) -> None:
-    """A function has no name that tells it from another: what it gave at some points has to come out
-    again."""
-    known = mine[table.done[mine]][:size]
-    for points, values in chunks(program, known, size):
-        for column, value in zip(table.columns, values):
-            tolerance = (
-                np.sqrt(np.finfo(value.dtype).eps) if np.issubdtype(value.dtype, np.inexact) else 0
-            )
-            if not np.allclose(column[points], value, rtol=tolerance, atol=0, equal_nan=True):
+    """Code cannot tell everything, and there are folders without: what the function gave at some points
+    has to come out again."""
+    known = mine[table.done[mine]]
+    some = _sampled(known, size * jax.local_device_count())
+    scales = [_scale(column[some]) for column in table.columns]
+    for points, values in chunks(program, some, size):
+        for column, value, scale in zip(table.columns, values, scales):
+            eps = np.finfo(value.dtype).eps if np.issubdtype(value.dtype, np.inexact) else 0.0
+            # What is zero but for rounding is another zero in a chunk of another size.
+            close = {"rtol": np.sqrt(eps), "atol": 64 * eps * scale, "equal_nan": True}
+            if not np.allclose(column[points], value, **close):
                 raise ValueError(
                     f"`folder` {place.path} holds the results of another function, or of other values "
                     "that it uses: at points computed again they differ."
                 )
+
+
+def _sampled(points: np.ndarray, chunk: int) -> np.ndarray:
+    """The first, the last and random ones of these points, the same every time: two chunks, which cost
+    the same however few they hold, and where chunks are small a tenth of the points, at most 16."""
+    count = min(len(points), max(2 * chunk, min(16, len(points) // 10)))
+    if count == 0:
+        return points[:0]
+    others = np.random.default_rng(0).permutation(np.arange(1, len(points) - 1))
+    chosen = {0, len(points) - 1, *others[: count - 2].tolist()} if count > 1 else {0}
+    return points[np.sort(list(chosen))]
+
+
+def _scale(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)] if np.issubdtype(values.dtype, np.inexact) else values
+    return float(np.max(np.abs(finite), initial=0))
 
 
 def _configuration(

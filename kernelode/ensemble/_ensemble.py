@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +11,12 @@ import numpy as np
 
 from .._architecture import AbstractArchitecture
 from .._describe import restore
-from .._files import write_whole
+from .._probe import same_probe
+from ._archive import read_ensemble, write_ensemble
 from ._elements import Elements, elements_of
 from ._estimates import Estimates
 from ._measured import Measured, combine
 
-_FORMAT = 1
 #: Of two runs of the same networks these may differ: what they are merged from.
 _OF_THE_RUN = ("key", "versions")
 
@@ -32,6 +31,8 @@ class Ensemble(eqx.Module):
     - `ts`: depth t = sum of rho_l^2 of the layers measured (layer numbers for an MLP).
     - `ended`: by what: `samples`, `precision`, `time` or `interrupted`.
     - `counts`, `sums`: networks and sums by bin; what `merge` adds.
+    - `probe`: the activation's values at fixed points, by which it is known: its name is not enough. None
+        in files of earlier versions, of which the reference, E[sigma sigma] at every layer, is compared.
     """
 
     configuration: dict[str, Any]
@@ -41,6 +42,7 @@ class Ensemble(eqx.Module):
     counts: np.ndarray
     sums: dict[str, np.ndarray]
     ended: str
+    probe: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -123,7 +125,7 @@ class Ensemble(eqx.Module):
         or have the same key: then they are the same samples.
         """
         mine, theirs = self.configuration, other.configuration
-        if differing := differences(mine, theirs, _OF_THE_RUN):
+        if differing := differences(self, other, _OF_THE_RUN):
             raise ValueError(f"The ensembles differ in {differing}: they cannot be merged.")
         keys = [*_keys(mine), *_keys(theirs)]
         if len(keys) > len({json.dumps(key) for key in keys}):
@@ -136,6 +138,7 @@ class Ensemble(eqx.Module):
             counts=self.counts + other.counts,
             sums={name: values + other.sums[name] for name, values in self.sums.items()},
             ended=self.ended,
+            probe=self.probe,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -144,40 +147,16 @@ class Ensemble(eqx.Module):
 
         **Raises** `OSError` if it cannot be written; an older file is then as it was.
         """
-        arrays = {
-            "configuration": np.array(json.dumps(self.configuration)),
-            "format": np.array(_FORMAT),
-            "ended": np.array(self.ended),
-            "ts": self.ts,
-            "reference_kernel": self.reference_kernel,
-            "reference_moment": self.reference_moment,
-            "counts": self.counts,
-            **{f"sums_{name}": values for name, values in self.sums.items()},
-        }
-        write_whole(pathlib.Path(path), lambda file: np.savez(file, **arrays))  # pyright: ignore
+        write_ensemble(self, pathlib.Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ensemble":
         """The ensemble in a file that `save` or a checkpoint wrote.
 
-        **Raises** `ValueError` if the file is something else, `OSError` if it cannot be read.
+        **Raises** `ValueError`, in a sentence, if the file is something else or damaged, `OSError` if it
+        cannot be opened.
         """
-        try:
-            with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-                arrays = dict(file)
-            if int(arrays["format"]) != _FORMAT:
-                raise ValueError(f"{path} has format {arrays['format']}, not {_FORMAT}.")
-            return cls(
-                configuration=json.loads(str(arrays["configuration"])),
-                ts=arrays["ts"],
-                reference_kernel=arrays["reference_kernel"],
-                reference_moment=arrays["reference_moment"],
-                counts=arrays["counts"],
-                sums={k.removeprefix("sums_"): v for k, v in arrays.items() if k.startswith("sums_")},
-                ended=str(arrays["ended"]),
-            )
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a file of an ensemble: {error}") from error
+        return cls(**read_ensemble(pathlib.Path(path)))
 
     def to_xarray(self) -> Any:
         """All estimates and their standard errors as an `xarray.Dataset` (needs xarray), with the
@@ -253,16 +232,38 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
     **Raises** `ValueError` if the two differ in anything but width, samples and key, or not in width.
     """
     free = (*_OF_THE_RUN, "width", "widths", "neurons", "batch")
-    if differing := differences(first.configuration, second.configuration, free):
+    if differing := differences(first, second, free):
         raise ValueError(f"The ensembles differ in {differing}: there is no common limit.")
     if first.width == second.width:
         raise ValueError(f"Two different widths are needed, both are {first.width}.")
     return Extrapolation(first, second)
 
 
-def differences(mine: dict, theirs: dict, free: Sequence[str]) -> str:
-    """The names of what two configurations differ in, but for those that are `free` to differ."""
-    return ", ".join(k for k in mine if k not in free and mine[k] != theirs.get(k))
+def differences(mine: Ensemble, theirs: Ensemble, free: Sequence[str]) -> str:
+    """The names of what two ensembles differ in, but for those that are `free` to differ.
+
+    What has the same name may be another function: the activation is compared by its values, and what it
+    makes of the kernel with it, layer by layer.
+    """
+    first, second = mine.configuration, theirs.configuration
+    found = [k for k in first if k not in free and first[k] != second.get(k)]
+    if not found:
+        if not same_probe(mine.probe, theirs.probe):
+            found.append("the activation, a function of the same name but of other values")
+        elif not all(
+            _near(getattr(mine, name), getattr(theirs, name))
+            for name in ("ts", "reference_kernel", "reference_moment")
+        ):
+            found.append(
+                "the mean kernel of their layers, so that functions of the same name must differ"
+            )
+    return ", ".join(found)
+
+
+def _near(first: np.ndarray, second: np.ndarray) -> bool:
+    """But for the rounding of another machine, and for a rule of integration of another version."""
+    size = float(np.max(np.abs(first), initial=0.0))
+    return first.shape == second.shape and np.allclose(first, second, rtol=1e-6, atol=1e-9 * size)
 
 
 def _keys(configuration: dict) -> list:

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .._interrupt import in_turn
 from ._batch import Draw, run_batch
 
 #: Sums are kept in this many bins, whose scatter gives the errors.
@@ -23,19 +24,16 @@ Bins = list[tuple[int, dict[str, np.ndarray]]]
 
 def batches(draw: Draw, key, first: int, last: int | float) -> Iterator[dict[str, np.ndarray]]:
     """Sums of the batches `first`, ..., `last` - 1, in order. Batch i has the key fold_in(key, i) on
-    whatever device it runs; while one round is handed out, the next is under way."""
+    whatever device it runs."""
     mesh = Mesh(np.array(jax.local_devices()), ("device",))
 
     def launch(start: int):
         keys = jax.numpy.stack([jr.fold_in(key, start + place) for place in range(mesh.size)])
         return _round(draw, jax.device_put(keys, NamedSharding(mesh, PartitionSpec("device"))), mesh)
 
-    ahead = launch(first) if first < last else None
-    for start in itertools.count(first, mesh.size):
-        if start >= last:
-            return
-        current = ahead
-        ahead = launch(start + mesh.size) if start + mesh.size < last else None
+    starts = itertools.takewhile(lambda start: start < last, itertools.count(first, mesh.size))
+    counts = itertools.count(first, mesh.size)
+    for start, current in zip(counts, in_turn(launch, starts)):
         sums = jax.tree.map(np.asarray, current)
         for place in range(int(min(last - start, mesh.size))):
             yield {name: values[place] for name, values in sums.items()}
@@ -70,6 +68,11 @@ def add(bins: Bins, batch: int, sums: dict[str, np.ndarray]) -> None:
 def done(bins: Bins, batch: int) -> int:
     """How many batches are in the bins."""
     return sum(count for count, _ in bins) // batch
+
+
+def counts_after(batches: int) -> np.ndarray:
+    """How many batches are in each bin after so many: they take turns."""
+    return batches // BINS + (np.arange(BINS) < batches % BINS).astype(np.int64)
 
 
 def stacked(bins: Bins) -> tuple[np.ndarray, dict[str, np.ndarray]]:

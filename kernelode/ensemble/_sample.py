@@ -14,12 +14,13 @@ import numpy as np
 from .._architecture import AbstractArchitecture
 from .._checks import positive_integer
 from .._custom_types import KeyLike, RealLike
+from .._interrupt import sigterm_as_interrupt
 from .._progress import reporting
 from .._start import FixedGram, GaussianRows
 from ._budget import AbstractGoal
 from ._ensemble import Ensemble, differences
 from ._network import Data
-from ._rounds import BINS, FEWEST, Bins, add, batches, done, stacked, unstacked
+from ._rounds import BINS, FEWEST, Bins, add, batches, counts_after, done, stacked, unstacked
 from ._sampler import AbstractSampler, BlockLaw
 from ._setup import prepare
 
@@ -50,7 +51,8 @@ def sample(
     """Draw random networks of finite width and measure their kernels, with standard errors.
 
     Runs on all local devices; which networks are drawn depends on `key` and `batch`, not on the devices.
-    Ctrl-C ends the run, with a warning, and returns what was measured so far.
+    Ctrl-C ends the run, with a warning, and returns what was measured so far; so does SIGTERM, in the
+    main thread of a program that does not handle it otherwise.
 
     **Arguments**
 
@@ -74,7 +76,7 @@ def sample(
     - `batch`: networks drawn at once; by default what suits the cache.
     - `dtype`: of the samples; by default that of the inputs. Batches are added up in float64.
     - `checkpoint`: a .npz file, written every 20 seconds and at the end. If it exists, the run that
-        wrote it goes on, bit by bit as if it had never ended.
+        wrote it goes on, bit by bit as if it had never ended. A link is followed.
     - `progress`: show a bar, or call a function with the number of networks so far.
 
     **Returns** an `Ensemble`.
@@ -122,38 +124,48 @@ def sample(
     if until is not None and previous is not None and until.reached(previous):
         return previous
     ended = "samples"
-    try:
-        with reporting(progress, "networks", samples) as report:
-            for sums in batches(draw, key, done(bins, size), last):
-                if not all(np.all(np.isfinite(values)) for values in sums.values()):
-                    raise ValueError(
-                        f"Networks overflow in {draw.plan.dtype}: reduce the residual scale, depth or "
-                        "variances, or sample in float64."
-                    )
-                add(bins, size, sums)
-                number, now = done(bins, size), time.monotonic()
-                report(size * number)
-                if max_seconds is not None and now - began > max_seconds and number >= FEWEST:
-                    ended = "time"
-                    break
-                # Errors are looked at when there are a quarter more networks.
-                if until is not None and 4 * number >= 5 * looked + 4:
-                    looked = number
-                    if until.reached(_filled(empty, bins, ended)):
-                        ended = "precision"
+    # Around the writing too: a signal that comes twice is one.
+    with sigterm_as_interrupt():
+        try:
+            with reporting(progress, "networks", samples) as report:
+                for sums in batches(draw, key, done(bins, size), last):
+                    _check_finite(sums, draw.plan.dtype)
+                    add(bins, size, sums)
+                    number, now = done(bins, size), time.monotonic()
+                    report(size * number)
+                    if max_seconds is not None and now - began > max_seconds and number >= FEWEST:
+                        ended = "time"
                         break
-                if path is not None and now - saved > _CHECKPOINT_SECONDS:
+                    # Errors are looked at when there are a quarter more networks.
+                    if until is not None and 4 * number >= 5 * looked + 4:
+                        looked = number
+                        if until.reached(_filled(empty, bins, ended)):
+                            ended = "precision"
+                            break
+                    if path is not None and now - saved > _CHECKPOINT_SECONDS:
+                        _write(_filled(empty, bins, "interrupted"), path)
+                        saved = now
+        except KeyboardInterrupt:
+            if done(bins, size) < FEWEST:
+                if path is not None and done(bins, size):
                     _write(_filled(empty, bins, "interrupted"), path)
-                    saved = now
-    except KeyboardInterrupt:
-        if done(bins, size) < FEWEST:
-            raise
-        ended = "interrupted"
-        warnings.warn(f"Interrupted: {size * done(bins, size):,} networks are returned.", stacklevel=2)
-    found = _filled(empty, bins, ended)
-    if path is not None:
-        _write(found, path)
+                raise
+            ended = "interrupted"
+            warnings.warn(
+                f"Interrupted: {size * done(bins, size):,} networks are returned.", stacklevel=2
+            )
+        found = _filled(empty, bins, ended)
+        if path is not None:
+            _write(found, path)
     return found
+
+
+def _check_finite(sums: dict[str, np.ndarray], dtype: str) -> None:
+    if not all(np.all(np.isfinite(values)) for values in sums.values()):
+        raise ValueError(
+            f"Networks overflow in {dtype}: reduce the residual scale, depth or variances, or sample in "
+            "float64."
+        )
 
 
 def _filled(empty: Ensemble, bins: Bins, ended: str) -> Ensemble:
@@ -166,14 +178,21 @@ def _checked_path(checkpoint) -> pathlib.Path:
     path = pathlib.Path(checkpoint)
     if path.suffix != ".npz":
         raise ValueError(f"`checkpoint` must end in .npz, got {str(path)!r}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"`checkpoint`: there is no folder {str(path.parent)!r}.")
+    folder = pathlib.Path(os.path.realpath(path)).parent  # where a link leads to
+    if not folder.is_dir():
+        missing = folder if path.is_symlink() else path.parent
+        raise ValueError(f"`checkpoint`: there is no folder {str(missing)!r}.")
+    if path.is_dir():
+        raise ValueError(f"`checkpoint` must be a file, but {str(path)!r} is a folder.")
     return path
 
 
 def _check_same(previous: Ensemble, now: Ensemble, path) -> None:
-    if differing := differences(now.configuration, previous.configuration, ("versions",)):
+    if differing := differences(now, previous, ("versions",)):
         raise ValueError(f"`checkpoint` {path} is of another run, which differs in: {differing}.")
+    size = previous.configuration["batch"]
+    if not np.array_equal(previous.counts, size * counts_after(previous.samples // size)):
+        raise ValueError(f"`checkpoint` {path} is damaged: its bins are not those of a run.")
 
 
 def _write(ensemble: Ensemble, path: pathlib.Path) -> None:

@@ -13,6 +13,7 @@ from .._describe import describe
 from .._files import versions
 from .._kernel import cast, checked_kernel
 from .._memory import check_memory
+from .._probe import probe
 from .._start import FixedGram, GaussianRows
 from ._batch import Draw
 from ._elements import elements_of
@@ -47,6 +48,12 @@ def prepare(
 ) -> tuple[Draw, Ensemble]:
     """The compiled function's arguments, and an ensemble without networks. See `sample`."""
     _check_types(network, inputs, key, sampler, start)
+    check_memory(
+        # A dozen numbers of every layer, some of them Python's.
+        200.0 * network.depth,
+        f"Networks of {network.depth:,} layers",
+        "Reduce the depth.",
+    )
     x = inputs.x if isinstance(inputs, Data) else None
     kernel = checked_kernel(network.read_in(inputs.x) if isinstance(inputs, Data) else inputs, "inputs")
     count = kernel.shape[0]
@@ -121,6 +128,7 @@ def prepare(
         counts=np.zeros(BINS, np.int64),
         sums={},
         ended="interrupted",
+        probe=probe(network.activation),
     )
     return draw, empty
 
@@ -183,6 +191,9 @@ def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractArchitec
     needed = 1.5 * copies * per_network * plan.batch * np.dtype(plan.dtype).itemsize
     what = f"{plan.batch} networks at once, of {plan.inputs} inputs and width {plan.neurons},"
     check_memory(needed, what, "Reduce `batch`, `width` or the number of inputs.")
+    # The reference chain: K0, E f and its slope, and the factor A, in two copies.
+    chain = 2 * 8.0 * (network.depth + 1) * (5 * count + plan.inputs**2)
+    check_memory(chain, f"Mean kernels of {network.depth:,} layers", "Reduce the depth or the inputs.")
     seconds = 18 * count if plan.pairs else 2 * count**2
     statistics = 8.0 * (BINS + 2) * len(plan.layers) * seconds * (3 if plan.controlled else 1)
     check_memory(
