@@ -124,7 +124,16 @@ def _improve(order: int, activation, a, b, c, poor, found):
     return jax.tree.map(lambda x, old: jnp.moveaxis(x, 0, -1).reshape(old.shape), new, found)
 
 
-def sum_series(kind: type[AbstractSpectra], order: int, activation, a, b, c, *, adaptive: bool = True):
+def sum_series(
+    kind: type[SmoothSpectra] | type[KinkedSpectra],
+    order: int,
+    activation,
+    a,
+    b,
+    c,
+    *,
+    adaptive: bool = True,
+):
     """The table, an error estimate of the same shape, and the part of it that is due to the series' end,
     relative to the moment's natural scale.
 
