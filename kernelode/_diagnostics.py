@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture
 from ._checks import as_real_array, checked_sign, scalar
-from ._closure import AbstractPairable, GOnly, WickTower, WidthMoments
+from ._closure import AbstractPairable, GOnly, WidthMoments, default_closure
 from ._closure.g_only import KernelMoments
 from ._custom_types import RealLike
 from ._kernel import as_block, cast
@@ -87,9 +87,9 @@ def source_mismatch(
     """U1 = S - 1/2 D^2 Q[V4]: what dK1/dt = chi K1 + 1/2 D^2 Q[V4], as published, lacks of the exact
     source, at the exact moments and continuous depths `ts`. Shape (times, n, n), multiplied by n.
 
-    **Arguments** as of `solve_pairs`; `exact` is `WickTower(16)` by default.
+    **Arguments** as of `solve_pairs`; `exact` is by default what `solve_pairs` takes by default.
     """
-    closure = WickTower(16) if exact is None else exact
+    closure = default_closure(network) if exact is None else exact
     solution = solve_pairs(network, kernel, ts, closure=closure)
     return _source_mismatch(solution.network, solution.state, closure.pairs(), GOnly().pairs())
 
@@ -136,14 +136,14 @@ def closure_validity(
     - `network`, `kernel`: at discrete depth; every layer is an entry.
     - `widths`: shape (widths,).
     - `tolerance`: relative, of the kernel's variance and of its mean.
-    - `closure`, `exact`: `GOnly()` and `WickTower(16)` by default.
+    - `closure`, `exact`: `GOnly()`, and the default of `propagate_pairs`.
 
     **Raises** `ValueError` for widths or a tolerance that are not positive.
     """
     widths = checked_sign("widths", jnp.atleast_1d(as_real_array("widths", widths)), positive=True)
     tolerance = scalar("tolerance", tolerance, positive=True)
     one = propagate_pairs(network, kernel, closure=closure or GOnly()).moments
-    other = propagate_pairs(network, kernel, closure=exact or WickTower(16)).moments
+    other = propagate_pairs(network, kernel, closure=exact or default_closure(network)).moments
     variance = jnp.diagonal(other.mean_kernel, axis1=1, axis2=2)
     size = jnp.sqrt(variance[:, :, None] * variance[:, None, :])
     ratio = lambda x, y: jnp.max(jnp.abs(x) / jnp.where(y > 0, y, 1), axis=(1, 2))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._closure import AbstractMomentClosure, WickTower
+from ._closure import SINGLE_INPUT, AbstractMomentClosure
 from ._custom_types import RealLike
 from ._kernel import Variances, cast, checked_kernel
 from ._propagate import propagate
@@ -57,7 +57,7 @@ def response_correction(
     **Raises** `ValueError` for an invalid kernel.
     """
     variances = jnp.diagonal(checked_kernel(kernel))
-    return _response_correction(network, variances, WickTower(32) if closure is None else closure)
+    return _response_correction(network, variances, SINGLE_INPUT if closure is None else closure)
 
 
 def residual_scale_correction(
@@ -73,7 +73,7 @@ def residual_scale_correction(
     """
     kernel = checked_kernel(kernel)
     best = optimal_residual_scale(network, kernel, pairs=False).diagonal
-    closure = WickTower(32) if closure is None else closure
+    closure = SINGLE_INPUT if closure is None else closure
     correction = _scale_correction(network, jnp.diagonal(kernel), best, closure)
     return ScaleCorrection(infinite_width=best, correction=correction)
 
