@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._architecture import AbstractArchitecture
+from ._arguments import checked_closure, checked_network
 from ._closure import AbstractClosure, AbstractPairable, default_closure
 from ._custom_types import RealLike
 from ._propagate import propagate
@@ -51,7 +52,7 @@ def propagate_pairs(
 
 
 def _on_pairs(network: AbstractArchitecture, closure: AbstractClosure | None) -> AbstractClosure:
-    closure = default_closure(network) if closure is None else closure
+    closure = checked_closure(closure, default_closure(checked_network(network)))
     if not isinstance(closure, AbstractPairable):
         raise TypeError(
             "`closure` must have a form on pairs of inputs, as `GOnly()` and `WickTower(order)` have; "

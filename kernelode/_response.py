@@ -23,8 +23,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture
+from ._arguments import checked_network
 from ._closure import MeanOnly
 from ._custom_types import RealLike
+from ._failure import flow_outcome
 from ._kernel import Block, as_block, as_matrix, cast, checked_kernel
 from ._results import RESULTS
 from ._solution import Solution
@@ -61,12 +63,12 @@ def response(network: AbstractArchitecture, kernel: RealLike) -> Response:
 
     **Raises** `ValueError` for an invalid kernel.
     """
-    return _output_response(network, checked_kernel(kernel))
+    return _output_response(checked_network(network), checked_kernel(kernel))
 
 
 def layer_response(network: AbstractArchitecture, kernel: RealLike) -> LayerResponse:
     """chi^l, eta^l and chi_out at every layer; conventions as in `response`."""
-    return _layer_response(network, checked_kernel(kernel))
+    return _layer_response(checked_network(network), checked_kernel(kernel))
 
 
 def response_flow(
@@ -159,5 +161,7 @@ def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerRespons
         eta=_as_response(_pushforward(network.drift, *state)[1]),
         output=_as_response(_pushforward(network.read_out, *state)[1]),
     )
-    solution = eqx.tree_at(lambda s: s.state, out, jax.vmap(mean_state)(out.state[0]))
+    result = flow_outcome(network, block.row, out.result, out.state)
+    found = jax.vmap(mean_state)(out.state[0]), result
+    solution = eqx.tree_at(lambda s: (s.state, s.result), out, found)
     return solution, jax.lax.map(at_one_depth, out.state)

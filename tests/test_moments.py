@@ -753,6 +753,8 @@ def test_the_default_closure_is_the_best_answer_known(activation):
 def test_the_default_closure_of_a_feed_forward_network_is_exact():
     net = ko.MLP(ko.ReLU(), 3, weight_variance=2.0, bias_variance=0.1)
     default = ko.propagate_pairs(net, K2).mean_correction[-1]
-    assert relative_error(default, ko.propagate_pairs(net, K2, closure=ko.GOnly()).mean_correction[-1]) == 0
+    assert (
+        relative_error(default, ko.propagate_pairs(net, K2, closure=ko.GOnly()).mean_correction[-1]) == 0
+    )
     tower = ko.propagate_pairs(net, K2, closure=ko.WickTower(40)).moments
     assert relative_error(tower.mean_correction[-1], default) < 2e-3

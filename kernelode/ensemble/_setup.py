@@ -46,7 +46,7 @@ def prepare(
     dtype: Any,
 ) -> tuple[Draw, Ensemble]:
     """The compiled function's arguments, and an ensemble without networks. See `sample`."""
-    _check_types(network, inputs, key, sampler, start)
+    _check_types(network, inputs, sampler, start)
     x = inputs.x if isinstance(inputs, Data) else None
     kernel = checked_kernel(network.read_in(inputs.x) if isinstance(inputs, Data) else inputs, "inputs")
     count = kernel.shape[0]
@@ -125,17 +125,13 @@ def prepare(
     return draw, empty
 
 
-def _check_types(network, inputs, key, sampler, start) -> None:
+def _check_types(network, inputs, sampler, start) -> None:
     if not isinstance(network, AbstractArchitecture):
         raise TypeError(f"`network` must be a `ResNet` or an `MLP`, got {network!r}.")
     if not isinstance(sampler, AbstractSampler):
         raise TypeError(f"`sampler` must be `BlockLaw()` or `RealWeights()`, got {sampler!r}.")
     if not isinstance(start, GaussianRows | FixedGram):
         raise TypeError(f"`start` must be `GaussianRows()` or `FixedGram()`, got {start!r}.")
-    if not (
-        isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
-    ):
-        raise TypeError(f"`key` must be a key such as `jax.random.key(0)`, got {key!r}.")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((network, inputs))):
         raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
     check_layered(network, "Simulations")
