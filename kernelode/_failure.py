@@ -69,12 +69,15 @@ def outcome(watch: Watch, network: AbstractArchitecture, last: Any) -> RESULTS:
     whole = choose_result(underflow, RESULTS.underflow, RESULTS.successful)
     # Something other than a variance: a covariance, or a moment of order 1/n.
     is_nan = jnp.where(watch.broken, watch.is_nan, ~finite)
-    return choose_result(finite, whole, broken_result(network, watch.largest, is_nan))
+    broken = broken_result(network, watch.largest, is_nan)
+    broken = choose_result(underflow & ~watch.broken, RESULTS.underflow, broken)
+    return choose_result(finite, whole, broken)
 
 
 def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_nan: Array) -> RESULTS:
     """Why something is not finite that followed on a kernel of that largest variance. A NaN is the
-    activation's own where that is NaN itself, or neither it nor the kernel is large enough to overflow."""
+    activation's own where that is NaN itself, or neither it nor the kernel is large enough to overflow.
+    """
     values = network.activation(_inputs(variance))
     # Fourth moments of what is below this do not overflow.
     moderate = jnp.asarray(jnp.finfo(values.dtype).max, values.dtype) ** 0.25

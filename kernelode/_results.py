@@ -42,8 +42,8 @@ else:
             "Reduce one of them."
         )
         not_a_number = (
-            "An expectation over the activation is not a number, though the kernel before it is finite and "
-            "moderate: the activation is NaN at some inputs, as the logarithm is at negative ones."
+            "An expectation over the activation is not a number, though the kernel before it is finite "
+            "and moderate: the activation is NaN at some inputs, as the logarithm is at negative ones."
         )
         underflow = (
             "A positive variance underflowed to zero: it falls below the smallest number of its dtype at "

@@ -28,7 +28,7 @@ LAYERS = (
     ("_width", "_failure"),
     ("_solution",),
     ("_propagate", "_solve"),
-    ("_response", "_pairs"),
+    ("_response", "_pairs", "_search"),
     ("_scaling", "_optimise"),
     ("_width_response", "_diagnostics", "_sweep"),
 )

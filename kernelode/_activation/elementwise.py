@@ -77,8 +77,8 @@ def _check_elementwise(fn) -> None:
     if getattr(out, "shape", None) != x.shape or out.dtype != x.dtype:
         found = f"{out.dtype}{list(out.shape)}" if hasattr(out, "shape") else described(out)
         raise TypeError(
-            f"`fn` must return an array of the shape and dtype of its argument, {x.dtype}{list(x.shape)}; "
-            f"it returned {found}."
+            "`fn` must return an array of the shape and dtype of its argument, "
+            f"{x.dtype}{list(x.shape)}; it returned {found}."
         )
     each = [slice(k, k + 1) for k in range(len(_TRIED))]
     with jax.ensure_compile_time_eval():
@@ -89,6 +89,6 @@ def _check_elementwise(fn) -> None:
     near = np.isclose(together, apart, rtol=1e-3, atol=1e-6, equal_nan=True)
     if not near.all():
         raise ValueError(
-            f"`fn` must be elementwise, but its value at {np.asarray(x)[~near][0]:.3g} depends on the other "
-            f"elements: {together[~near][0]:.3g} beside them, {apart[~near][0]:.3g} alone."
+            f"`fn` must be elementwise, but its value at {np.asarray(x)[~near][0]:.3g} depends on the "
+            f"other elements: {together[~near][0]:.3g} beside them, {apart[~near][0]:.3g} alone."
         )

@@ -95,8 +95,8 @@ def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) ->
 def pair_coefficients(
     activation: AbstractActivation, a: RealLike, b: RealLike, c: RealLike, order: int, *, terms: int = 512
 ) -> Moments:
-    """c_jk = E[sigma(x) sigma(y) h_j(u) h_k(v)] for j + k <= order (others are zero), with error estimates,
-    both of shape (order + 1, order + 1), in the orthonormal chaos basis h_m = He_m / sqrt(m!):
+    """c_jk = E[sigma(x) sigma(y) h_j(u) h_k(v)] for j + k <= order (others are zero), with error
+    estimates, both of shape (order + 1, order + 1), in the orthonormal chaos basis h_m = He_m / sqrt(m!):
 
         x = sqrt(a) u,  y = sqrt(b) (corr u + corr' v),  corr' = sqrt(1 - corr^2),
 
@@ -158,7 +158,7 @@ def _check_pairs(a: Array, b: Array, c: Array) -> None:
             raise ValueError(f"`{name}` must be a number or a vector, got shape {value.shape}.")
     if c.shape != (*a.shape, *b.shape):
         raise ValueError(
-            f"`c` must have shape {(*a.shape, *b.shape)}, that of `a` {a.shape} and that of `b` {b.shape} "
+            f"`c` must have shape {(*a.shape, *b.shape)}, that of `a` {a.shape} and of `b` {b.shape} "
             f"together; got {c.shape}."
         )
     _check_variances(a=a, b=b)
