@@ -25,7 +25,13 @@ def described(value) -> str:
     if isinstance(value, jax.Array | np.ndarray) and value.ndim:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:40]}... (a {type(value).__name__})"
+    return text if len(text) <= 60 and "\n" not in text else f"an object of type {type(value).__name__}"
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says, as the end of a sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
 
 
 def as_real_array(name: str, value) -> Array:

@@ -20,6 +20,7 @@ from ._checks import (
     flag,
     is_concrete,
     positive_integer,
+    reason,
     scalar,
 )
 from ._custom_types import RealLike
@@ -168,7 +169,7 @@ def _chosen_leaves(where, network) -> list[Array]:
     try:
         leaves = jax.tree.leaves(where(network))
     except (AttributeError, TypeError, KeyError, IndexError) as error:
-        raise TypeError(f"`where` must pick leaves of `network`, but raised: {error}") from error
+        raise TypeError(f"`where` must pick leaves of `network`, but raised: {reason(error)}") from error
     if not leaves:
         raise TypeError("`where` must pick leaves of `network`, but picks none.")
     for leaf in leaves:

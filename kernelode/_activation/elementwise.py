@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import checked_function, described, is_concrete
+from .._checks import checked_function, described, is_concrete, reason
 from .base import AbstractActivation, AbstractKinkedActivation, AbstractSmoothActivation
 
 #: Where a function is tried: no two alike, of both signs, none near a kink of the common activations.
@@ -72,8 +72,8 @@ def _check_elementwise(fn) -> None:
     try:
         out = jax.eval_shape(lambda x: fn(x), x)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TypeError(f"`fn` must map arrays to arrays of their shape, but raised: {reason}") from error
+        said = f"`fn` must map arrays to arrays of their shape, but raised: {reason(error)}"
+        raise TypeError(said) from error
     if getattr(out, "shape", None) != x.shape or out.dtype != x.dtype:
         found = f"{out.dtype}{list(out.shape)}" if hasattr(out, "shape") else described(out)
         raise TypeError(

@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
+from .._checks import instance
 from .._describe import restore
 from .._files import write_whole
 from ._elements import Elements, elements_of
@@ -252,6 +253,8 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
 
     **Raises** `ValueError` if the two differ in anything but width, samples and key, or not in width.
     """
+    for name, ensemble in (("first", first), ("second", second)):
+        instance(name, ensemble, Ensemble, "an `Ensemble`, such as `sample` returns")
     free = (*_OF_THE_RUN, "width", "widths", "neurons", "batch")
     if differing := differences(first.configuration, second.configuration, free):
         raise ValueError(f"The ensembles differ in {differing}: there is no common limit.")

@@ -12,7 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
-from .._checks import checked_key, flag, positive_integer, scalar
+from .._checks import checked_key, described, flag, positive_integer, scalar
 from .._custom_types import KeyLike, RealLike
 from .._progress import reporting
 from .._start import FixedGram, GaussianRows
@@ -88,10 +88,12 @@ def sample(
         raise ValueError(f"`samples` must be at least {FEWEST} for an estimate of errors; got {samples}.")
     if max_seconds is not None:
         scalar("max_seconds", max_seconds, positive=True)
+    if control is not None:
+        flag("control", control)
     for name, value in (("pairs", pairs), ("responses", responses), ("tangent_kernel", tangent_kernel)):
         flag(name, value)
     if until is not None and not isinstance(until, AbstractGoal):
-        raise TypeError(f"`until` must be a goal such as `RelativeError(1e-3)`, got {until!r}.")
+        raise TypeError(f"`until` must be a goal such as `RelativeError(1e-3)`, got {described(until)}.")
     key = checked_key("key", key)
     path = None if checkpoint is None else _checked_path(checkpoint)
     previous = Ensemble.load(path) if path is not None and path.exists() else None
@@ -166,7 +168,10 @@ def _filled(empty: Ensemble, bins: Bins, ended: str) -> Ensemble:
 
 
 def _checked_path(checkpoint) -> pathlib.Path:
-    path = pathlib.Path(checkpoint)
+    try:
+        path = pathlib.Path(checkpoint)
+    except TypeError as error:
+        raise TypeError(f"`checkpoint` must be a path, got {described(checkpoint)}.") from error
     if path.suffix != ".npz":
         raise ValueError(f"`checkpoint` must end in .npz, got {str(path)!r}.")
     if not path.parent.is_dir():
