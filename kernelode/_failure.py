@@ -34,7 +34,8 @@ class Watch(NamedTuple):
 
 def begin_watch(variances: Float[Array, " n"]) -> Watch:
     """Of an input kernel, which is finite."""
-    return Watch(jnp.max(variances), *(jnp.zeros((), bool),) * 3, jnp.zeros_like(variances))
+    no = jnp.zeros((), bool)
+    return Watch(jnp.max(variances), no, no, no, jnp.zeros_like(variances))
 
 
 def variances_of(closure: AbstractClosure, state: Any) -> Float[Array, " n"]:

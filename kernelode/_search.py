@@ -196,7 +196,8 @@ def look_ahead(
         now = cost(place(rung))
         known = jnp.isfinite(now)
         falling = (rung == 0) | ~(now > before + _rounding(before))
-        falls = falls + ((rung > 0) & known & (now < before - _rounding(before)))
+        fell = (rung > 0) & known & (now < before - _rounding(before))
+        falls = jnp.where(fell, falls + 1, falls)
         # From the first look on, each is as far from the one before as that is from the start.
         steeper = (before - now) / jnp.where(rung > 1, 2.0 ** (rung - 2).astype(now.dtype), 1)
         steeper = jnp.where(before - now > 16 * _rounding(before), steeper, 0)
