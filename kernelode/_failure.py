@@ -82,7 +82,16 @@ def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_
     values = network.activation(_inputs(variance))
     # Fourth moments of what is below this do not overflow.
     moderate = jnp.asarray(jnp.finfo(values.dtype).max, values.dtype) ** 0.25
-    small = jnp.all(jnp.abs(values) < moderate) & (variance < moderate)
+    layers = network.layers()
+    numbers = (
+        values,
+        variance,
+        network.weight_variance,
+        network.bias_variance,
+        layers.scale,
+        layers.skip,
+    )
+    small = jnp.all(jnp.array([jnp.all(jnp.abs(x) < moderate) for x in numbers]))
     own = jnp.any(jnp.isnan(values))
     broken = choose_result(is_nan & (own | small), RESULTS.not_a_number, RESULTS.not_finite)
     # Products of two variances below this are zero, and ratios of them no numbers.

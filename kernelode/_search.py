@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 
 from ._results import RESULTS, choose_result
 
-#: Steps without progress beyond rounding after which a search is where rounding lets it come.
-_PATIENCE = 100
+#: Steps without progress beyond rounding after which a search is where rounding lets it come: of optax,
+#: whose steps may be small, and of a minimiser, whose steps go as far as they should.
+_PATIENCE, _MINIMISER_PATIENCE = 100, 10
 #: The first look ahead, in units of the coordinates (closer than the edge of what can be computed is to
 #: most optima), and how often it is doubled: for logarithms to a factor exp(32), whose square still fits
 #: into float32; for the parameters themselves to 1e9 times their size.
@@ -127,7 +128,12 @@ def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> En
     """Steps of an optimistix minimiser until it has converged, or stands still: its tolerances may be
     below what rounding lets it reach."""
     del tolerance, grad  # a minimiser has its own
-    function = lambda y, args: (cost(y), None)
+
+    def function(y, args):
+        # Where rounding is all that is left, a line search may try what is no number.
+        sane = _finite(y)
+        return jnp.where(sane, cost(_where(sane, y, start)), jnp.inf), None
+
     shape = jax.ShapeDtypeStruct((), jnp.result_type(*jax.tree.leaves(start)))
     tags = frozenset()
     state = optimiser.init(function, start, None, {}, shape, None, tags)
@@ -138,7 +144,7 @@ def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> En
         done, result = optimiser.terminate(function, y, None, {}, state, tags)
         way = jax.tree.map(lambda x, b: x - b, track.here, track.behind)
         reach = jnp.finfo(shape.dtype).eps ** 0.5 * (1 + _largest(track.here))
-        still = (track.since >= _PATIENCE) & (_largest(way) <= reach)
+        still = (track.since >= _MINIMISER_PATIENCE) & (_largest(way) <= reach)
         slope = getattr(getattr(state, "f_info", None), "grad", None)
         if slope is not None:
             still = still & (_largest(slope) < _flat(track.cost))

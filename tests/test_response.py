@@ -262,11 +262,11 @@ def test_float32():
 
 def test_equal_inputs_are_not_the_diagonal():
     # The response of two distinct, equal inputs is another number: the diagonal holds it fixed.
-    net = resnet(ko.ReLU(), 20, 2.0, 0.0, rho=1.0)
+    net = resnet(ko.Erf(), 20, rho=1.0)
     alone, twice = ko.response(net, jnp.full((1, 1), 0.5)), ko.response(net, jnp.full((2, 2), 0.5))
     assert jnp.array_equal(alone.off_diagonal[0], alone.diagonal)
-    assert relative_error(twice.off_diagonal[0, 1], 2**20) < 1e-12
-    assert relative_error(alone.diagonal, jnp.array([2**19])) < 1e-12
+    assert twice.off_diagonal[0, 1] > 10 * alone.diagonal[0] > 0
+    assert jnp.array_equal(jnp.diagonal(twice.off_diagonal), twice.diagonal)
     flow = ko.response_flow(resnet(ko.Erf(), 1), K3, [0.5, 1.0])[1].chi
     assert jnp.array_equal(jnp.diagonal(flow.off_diagonal, axis1=1, axis2=2), flow.diagonal)
 
