@@ -34,7 +34,7 @@ class Watch(NamedTuple):
 
 def begin_watch(variances: Float[Array, " n"]) -> Watch:
     """Of an input kernel, which is finite."""
-    no = jnp.zeros((), bool)
+    variances, no = jax.lax.stop_gradient(variances), jnp.zeros((), bool)
     return Watch(jnp.max(variances), no, no, no, jnp.zeros_like(variances))
 
 
@@ -49,6 +49,7 @@ def watch_layer(
     watch: Watch, layer: Layer, before: Float[Array, " n"], after: Float[Array, " n"]
 ) -> Watch:
     """The watch after one more layer, which took the variances `before` to `after`."""
+    before, after = jax.lax.stop_gradient((before, after))  # or derivatives would carry the watch
     finite = jnp.all(jnp.isfinite(after))
     first = ~finite & ~watch.broken
     tiny = jnp.finfo(after.dtype).tiny
