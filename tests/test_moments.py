@@ -738,7 +738,7 @@ def test_only_layers_have_moments():
     assert jnp.all(jnp.isfinite(ko.propagate(doubled, kernel).mean_kernel))
 
 
-@pytest.mark.parametrize("activation", [ko.Tanh(), ko.ReLU()])
+@pytest.mark.parametrize("activation", [pytest.param(ko.Tanh(), marks=pytest.mark.slow), ko.ReLU()])
 def test_the_default_closure_is_the_best_answer_known(activation):
     net = resnet(activation, 3, 2.0, 0.0, rho=0.5)
     default = ko.propagate_pairs(net, K2).moments

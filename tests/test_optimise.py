@@ -131,17 +131,23 @@ def test_wrong_arguments():
         ko.OffDiagonalResponse(PAIR[:1, :1])
 
 
+ADAM, BFGS, LBFGS = None, optx.BFGS(1e-8, 1e-8), optax.lbfgs()
+WITHOUT_MAXIMUM = [
+    (activation, optimiser, steps)
+    for activation in (ko.ReLU(), ko.Linear(), ko.GELU())
+    for optimiser, steps in ((ADAM, 40), (ADAM, 1000), (BFGS, 1000), (LBFGS, 1000))
+]
+FAST = {("ReLU", 40), ("Linear", 40)}
+
+
 @pytest.mark.parametrize(
-    "activation", [ko.ReLU(), ko.Linear(), ko.GELU()], ids=["relu", "linear", "gelu"]
-)
-@pytest.mark.parametrize(
-    "optimiser, steps",
-    [(None, 40), (None, 1000), (optx.BFGS(1e-8, 1e-8), 1000), (optax.lbfgs(), 1000)],
-    ids=["short", "adam", "bfgs", "lbfgs"],
+    "activation, optimiser, steps",
+    [
+        case if (type(case[0]).__name__, case[2]) in FAST else pytest.param(*case, marks=pytest.mark.slow)
+        for case in WITHOUT_MAXIMUM
+    ],
 )
 def test_an_objective_without_a_maximum_is_unbounded(activation, optimiser, steps):
-    if isinstance(activation, ko.GELU) and steps == 1000 and optimiser is None:
-        pytest.skip("as the others")
     net, objective = resnet(activation, 10), ko.DiagonalResponse(PAIR)
     found = ko.optimise(objective, net, SCALE, optimiser=optimiser, max_steps=steps, throw=False)
     assert found.result == ko.RESULTS.unbounded
@@ -153,6 +159,7 @@ def test_an_unbounded_search_raises():
         ko.optimise(ko.DiagonalResponse(PAIR), resnet(ko.ReLU(), 4), SCALE, max_steps=30)
 
 
+@pytest.mark.slow
 def test_a_maximum_at_zero_is_none_either():
     # At a large variance the response falls from rho = 0 on; without a bias it is larger.
     objective = ko.DiagonalResponse(4 + PAIR)
@@ -165,8 +172,15 @@ def test_a_maximum_at_zero_is_none_either():
     assert found.result == ko.RESULTS.unbounded
 
 
-@pytest.mark.parametrize("kind", [ko.DiagonalResponse, ko.OffDiagonalResponse])
-@pytest.mark.parametrize("positive", [True, False])
+@pytest.mark.parametrize(
+    "kind, positive",
+    [
+        (ko.DiagonalResponse, True),
+        pytest.param(ko.DiagonalResponse, False, marks=pytest.mark.slow),
+        pytest.param(ko.OffDiagonalResponse, True, marks=pytest.mark.slow),
+        pytest.param(ko.OffDiagonalResponse, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_slow_search_is_not_unbounded(kind, positive):
     # On its way to an interior maximum, climbing at every step.
     net, adam = resnet(ko.Erf(), 10, rho=0.02), optax.adam(0.02 if positive else 0.005)
@@ -191,6 +205,7 @@ def test_searches_over_variances_have_maxima():
     assert growing.result == ko.RESULTS.unbounded
 
 
+@pytest.mark.slow
 def test_an_objective_at_the_edge_of_its_domain():
     net = resnet(ko.Erf(), 2, rho=0.1)
     barrier = lambda net: 10 * jnp.log(net.residual_scale) + jnp.log(0.3 - net.residual_scale)
