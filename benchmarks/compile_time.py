@@ -29,12 +29,12 @@ def cases() -> dict[str, Callable[[Any, Any, Any], Any]]:
         "optimal_residual_scale": lambda ko, net, k: ko.optimal_residual_scale(net, k),
         "optimal_flow_time, inputs": lambda ko, net, k: ko.optimal_flow_time(net, k, pairs=False),
         "optimal_flow_time": lambda ko, net, k: ko.optimal_flow_time(net, k),
-        "propagate_pairs, GOnly": lambda ko, net, k: ko.propagate_pairs(net, k),
+        "propagate_pairs, GOnly": lambda ko, net, k: ko.propagate_pairs(net, k, closure=ko.GOnly()),
         "propagate_pairs, WickTower(16)": lambda ko, net, k: ko.propagate_pairs(
             net, k, closure=ko.WickTower(16)
         ),
         "propagate, WickTower(16)": lambda ko, net, k: ko.propagate(net, k, closure=ko.WickTower(16)),
-        "solve_pairs, GOnly": lambda ko, net, k: ko.solve_pairs(net, k, [1.0]),
+        "solve_pairs, GOnly": lambda ko, net, k: ko.solve_pairs(net, k, [1.0], closure=ko.GOnly()),
         "solve_pairs, WickTower(16)": lambda ko, net, k: ko.solve_pairs(
             net, k, [1.0], closure=ko.WickTower(16)
         ),

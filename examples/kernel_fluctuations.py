@@ -78,8 +78,8 @@ def theories(depth: int, points: int, order: int):
     )
     layers = np.linspace(0, depth, points).round().astype(int)
     times = layers * scale**2
-    euler = ko.solve_pairs(net, kernel, times, solver=diffrax.Euler(), dt0=scale**2)
-    flow = ko.solve_pairs(net, kernel, times)
+    euler = ko.solve_pairs(net, kernel, times, closure=ko.GOnly(), solver=diffrax.Euler(), dt0=scale**2)
+    flow = ko.solve_pairs(net, kernel, times, closure=ko.GOnly())
     tower = ko.propagate_pairs(net, kernel, closure=ko.WickTower(order), layers=layers.tolist())
 
     def numbers(solution):

@@ -59,6 +59,8 @@ from ._propagate import propagate as propagate
 from ._response import (
     LayerResponse as LayerResponse,
     Response as Response,
+    ResponseSummary as ResponseSummary,
+    Spread as Spread,
     layer_response as layer_response,
     response as response,
     response_flow as response_flow,

@@ -1,11 +1,13 @@
 """Predictions beside simulations: z-scores, and one number for all of them together."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
 import scipy
 
+from ._checks import described, instance
 from ._closure.base import AbstractMomentClosure, AbstractPairable
 from ._describe import describe
 from ._probe import probe, same_probe
@@ -92,14 +94,19 @@ def compare(
 
     **Returns** a `Comparison`.
 
-    **Raises** `ValueError` if networks differ, or there is no common depth.
+    **Raises** `ValueError` if networks differ, or there is no common depth; `TypeError` for other
+    objects.
     """
+    instance("solution", solution, Solution, "what `propagate` or `solve` returned")
+    instance("measured", measured, Ensemble | Extrapolation, "an `Ensemble` or an `Extrapolation`")
     ensemble = measured if isinstance(measured, Ensemble) else measured.first
     _check_networks(solution, ensemble)
     if np.count_nonzero(ensemble.counts) < FEWEST:
         raise ValueError("`measured` has too few batches to know its errors: draw more networks.")
     if quantities is None:
         quantities = _default(solution, measured)
+    if isinstance(quantities, str) or not isinstance(quantities, Sequence):
+        raise TypeError(f"`quantities` must be a tuple of names, got {described(quantities)}.")
     unknown = [name for name in quantities if name not in _PREDICTED]
     if unknown:
         raise ValueError(f"`quantities` must be among {', '.join(_PREDICTED)}; got {unknown[0]!r}.")

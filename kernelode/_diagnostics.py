@@ -7,12 +7,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture
-from ._checks import as_real_array, checked_sign, scalar
-from ._closure import AbstractPairable, GOnly, WickTower, WidthMoments
+from ._arguments import checked_network
+from ._checks import as_real_array, checked_sign, instance, scalar
+from ._closure import AbstractPairable, GOnly, WidthMoments, default_closure
 from ._closure.g_only import KernelMoments
 from ._custom_types import RealLike
 from ._kernel import as_block, cast
 from ._pairs import propagate_pairs, solve_pairs
+
+#: What a closure to compare with has to be.
+_EXACT = "a closure with a form on pairs, such as `WickTower(order=16)`"
 
 
 class ClosureResidual(eqx.Module):
@@ -43,7 +47,11 @@ def closure_residual(
 
     **Raises** `ValueError` for wrong shapes.
     """
+    network = checked_network(network)
     kernel = as_real_array("mean_kernel", mean_kernel)
+    if kernel.ndim != 3:
+        raise ValueError(f"`mean_kernel` must have shape (layers, n, n), got {kernel.shape}.")
+    closure = instance("closure", closure or GOnly(), GOnly, "a `GOnly(...)`")
     n = kernel.shape[-1]
     covariance = as_real_array("kernel_covariance", kernel_covariance).astype(kernel.dtype)
     correction = as_real_array("mean_correction", mean_correction).astype(kernel.dtype)
@@ -56,7 +64,7 @@ def closure_residual(
     for name, (array, shape) in shapes.items():
         if array.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}.")
-    return _closure_residual(network, kernel, covariance, correction, (closure or GOnly()).pairs())
+    return _closure_residual(network, kernel, covariance, correction, closure.pairs())
 
 
 @eqx.filter_jit
@@ -87,9 +95,10 @@ def source_mismatch(
     """U1 = S - 1/2 D^2 Q[V4]: what dK1/dt = chi K1 + 1/2 D^2 Q[V4], as published, lacks of the exact
     source, at the exact moments and continuous depths `ts`. Shape (times, n, n), multiplied by n.
 
-    **Arguments** as of `solve_pairs`; `exact` is `WickTower(16)` by default.
+    **Arguments** as of `solve_pairs`; `exact` is by default what `solve_pairs` takes by default.
     """
-    closure = WickTower(16) if exact is None else exact
+    network = checked_network(network)
+    closure = instance("exact", exact or default_closure(network), AbstractPairable, _EXACT)
     solution = solve_pairs(network, kernel, ts, closure=closure)
     return _source_mismatch(solution.network, solution.state, closure.pairs(), GOnly().pairs())
 
@@ -136,14 +145,18 @@ def closure_validity(
     - `network`, `kernel`: at discrete depth; every layer is an entry.
     - `widths`: shape (widths,).
     - `tolerance`: relative, of the kernel's variance and of its mean.
-    - `closure`, `exact`: `GOnly()` and `WickTower(16)` by default.
+    - `closure`, `exact`: `GOnly()`, and the default of `propagate_pairs`.
 
     **Raises** `ValueError` for widths or a tolerance that are not positive.
     """
+    network = checked_network(network)
+    exact = instance("exact", exact or default_closure(network), AbstractPairable, _EXACT)
     widths = checked_sign("widths", jnp.atleast_1d(as_real_array("widths", widths)), positive=True)
+    if widths.ndim != 1:
+        raise ValueError(f"`widths` must be a vector, got shape {widths.shape}.")
     tolerance = scalar("tolerance", tolerance, positive=True)
     one = propagate_pairs(network, kernel, closure=closure or GOnly()).moments
-    other = propagate_pairs(network, kernel, closure=exact or WickTower(16)).moments
+    other = propagate_pairs(network, kernel, closure=exact).moments
     variance = jnp.diagonal(other.mean_kernel, axis1=1, axis2=2)
     size = jnp.sqrt(variance[:, :, None] * variance[:, None, :])
     ratio = lambda x, y: jnp.max(jnp.abs(x) / jnp.where(y > 0, y, 1), axis=(1, 2))

@@ -54,7 +54,8 @@ def input_kernel(
     - `weight_variance`: d times the variance of a read-in weight. Traced.
     - `bias_variance`: the variance of a read-in bias. Traced.
 
-    **Raises** `ValueError` for a wrong shape, non-finite inputs or negative variances.
+    **Raises** `ValueError` for a wrong shape, non-finite inputs or negative variances, `TypeError` for a
+    dtype other than float32 and float64.
     """
     x = as_real_array("x", x)
     if x.ndim != 2 or 0 in x.shape:
@@ -63,15 +64,20 @@ def input_kernel(
         raise ValueError("`x` must be finite, but has NaN or infinite entries.")
     weight = scalar("weight_variance", weight_variance, non_negative=True).astype(x.dtype)
     bias = scalar("bias_variance", bias_variance, non_negative=True).astype(x.dtype)
-    return weight * (x @ x.T) / x.shape[1] + bias
+    # In full precision: on some devices the default is 10 bits, with which the kernel is no covariance.
+    gram = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    return weight * gram / x.shape[1] + bias
 
 
 def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"]:
     """`kernel` as an array, if it is a covariance matrix; refused, never repaired, if it is not.
 
-    **Raises** `ValueError` where a concrete kernel is not square, finite, symmetric and positive
-    semidefinite (to rounding); a traced one is checked, at run time, for finite entries and pairs
-    with |K_ab| <= sqrt(K_aa K_bb).
+    All is judged at unit diagonal, K_ab / sqrt(K_aa K_bb), so that a small block beside a large entry is
+    seen as it would be alone.
+
+    **Raises** `TypeError` for a dtype other than float32 and float64; `ValueError` where a concrete
+    kernel is not square, finite, symmetric and positive semidefinite (to rounding). A traced one is
+    checked when it runs, for finite and symmetric entries and for |K_ab| <= sqrt(K_aa K_bb).
     """
     kernel = as_real_array(name, kernel)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] == 0:
@@ -79,32 +85,63 @@ def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"
     if is_concrete(kernel):
         _check_concrete(np.asarray(kernel), name)
         return kernel
-    diagonal = jnp.diagonal(kernel)
-    limit = jnp.abs(diagonal[:, None] * diagonal[None, :])
-    slack = 1 + 64 * jnp.finfo(kernel.dtype).eps
-    bad = ~jnp.all(jnp.isfinite(kernel)) | jnp.any(diagonal < 0)
-    bad = bad | jnp.any(kernel**2 > limit * slack**2)
+    fixed = jax.lax.stop_gradient(kernel)
+    limits = _slack(len(kernel), kernel.dtype), float(jnp.finfo(kernel.dtype).tiny)
+    scaled, slack = _at_unit_diagonal(fixed, jnp, *limits)
+    pairs = (jnp.abs(scaled) <= 1 + slack) & (jnp.abs(scaled - scaled.T) <= slack)
+    bad = ~jnp.all(pairs) | ~jnp.all(jnp.isfinite(fixed)) | jnp.any(jnp.diagonal(fixed) < 0)
     return eqx.error_if(
-        kernel, bad, f"`{name}` is not a covariance: it must be finite with |K_ab|^2 <= K_aa K_bb."
+        kernel,
+        bad,
+        f"`{name}` is not a covariance: it must be finite and symmetric with |K_ab|^2 <= K_aa K_bb.",
     )
 
 
+def _slack(n: int, dtype) -> float:
+    """What rounding does to eigenvalues at unit diagonal: entries are sums of products over features,
+    wrong by some eps (64 leaves room for thousands of features), eigenvalues by n times as much."""
+    return 64 * n * float(jnp.finfo(dtype).eps)
+
+
+def _at_unit_diagonal(kernel, xp, slack: float, tiny: float):
+    """K_ab / sqrt(K_aa K_bb), infinite where a zero variance has a covariance, and the `slack` of each
+    entry. Divided by one root after the other: products of variances overflow."""
+    root = xp.sqrt(xp.where(xp.diagonal(kernel) > 0, xp.diagonal(kernel), 0))
+    safe = xp.where(root > 0, root, 1)
+    scaled = kernel / safe[:, None] / safe[None, :]
+    dead = (root == 0)[:, None] | (root == 0)[None, :]
+    # Sums of what is below the least normal number, `tiny`, may have been flushed to zero.
+    flushed = 4 * tiny / safe[:, None] / safe[None, :]
+    return xp.where(dead & (kernel != 0), xp.inf, scaled), slack + xp.where(dead, 0, flushed)
+
+
 def _check_concrete(kernel: np.ndarray, name: str) -> None:
-    size = np.abs(kernel).max()
-    if not np.isfinite(size):
+    if not np.isfinite(kernel).all():
         raise ValueError(f"`{name}` must be finite, but has NaN or infinite entries.")
-    slack = 64 * len(kernel) * np.finfo(kernel.dtype).eps * size
-    if np.abs(kernel - kernel.T).max() > slack:
-        raise ValueError(f"`{name}` must be symmetric, got a matrix that is not.")
     if (kernel.diagonal() < 0).any():
         raise ValueError(f"`{name}` must have a non-negative diagonal.")
+    eps_slack, exact = _slack(len(kernel), kernel.dtype), kernel.astype(float)
+    with np.errstate(over="ignore"):  # of what is far from a covariance
+        scaled, slack = _at_unit_diagonal(exact, np, eps_slack, float(np.finfo(kernel.dtype).tiny))
+    dead = kernel.diagonal() == 0
+    lost = (dead[:, None] | dead[None, :]) & (kernel != 0)
+    if lost.any():
+        a, b = np.argwhere(lost)[0]
+        raise ValueError(
+            f"`{name}` must be positive semidefinite, but inputs {a} and {b} have the covariance "
+            f"{kernel[a, b]:.3g}, and one of them the variance zero."
+        )
+    scaled = np.clip(scaled, -1e150, 1e150)  # no difference of infinities
+    if (np.abs(scaled - scaled.T) > slack).any():
+        raise ValueError(f"`{name}` must be symmetric, got a matrix that is not.")
+    shifted = scaled + np.diag(slack.diagonal())
     try:
-        np.linalg.cholesky(kernel + slack * np.eye(len(kernel), dtype=kernel.dtype))
+        np.linalg.cholesky(shifted)
     except np.linalg.LinAlgError:
-        lowest = np.linalg.eigvalsh(kernel)[0]
-        if lowest < -slack:
+        if np.linalg.eigvalsh(shifted)[0] < -1e-15 * len(kernel):
             raise ValueError(
-                f"`{name}` must be positive semidefinite, but its lowest eigenvalue is {lowest:.3g}."
+                f"`{name}` must be positive semidefinite, but its lowest eigenvalue is "
+                f"{np.linalg.eigvalsh(scaled)[0]:.3g} when it is scaled to unit diagonal."
             ) from None
 
 

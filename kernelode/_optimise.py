@@ -12,11 +12,22 @@ import optimistix as optx
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._checks import is_concrete, positive_integer
+from ._arguments import checked_network
+from ._checks import (
+    as_real_array,
+    checked_function,
+    described,
+    flag,
+    is_concrete,
+    positive_integer,
+    reason,
+    scalar,
+)
 from ._custom_types import RealLike
 from ._kernel import checked_kernel
 from ._response import response
 from ._results import RESULTS, choose_result
+from ._search import by_optax, by_optimistix, look_ahead
 
 
 class Optimum(eqx.Module):
@@ -26,7 +37,9 @@ class Optimum(eqx.Module):
     - `value`: the objective there.
     - `steps`: how many steps were taken.
     - `history`: the objective before each step, shape (max_steps,); the last value from there on.
-    - `result`: `RESULTS.successful`; `nonlinear_max_steps_reached`; `nonfinite`; or `unbounded`.
+    - `result`: `RESULTS.successful`; `nonlinear_max_steps_reached`; `nonfinite`; or `unbounded`: in the
+        direction that the search was going, the objective does not fall again, up to a factor exp(32) in
+        the leaves (1e9 with `positive=False`) or to where it overflows.
     """
 
     network: Any
@@ -94,7 +107,9 @@ def optimise(
         relative. `False` searches in the leaves themselves.
     - `max_steps`: static.
     - `tolerance`: an optax search ends where the largest component of the gradient is below it; by
-        default 1e-6 in float64, 1e-3 in float32. Minimisers have their own tolerances.
+        default 1e-6 in float64, 1e-3 in float32. Minimisers have their own tolerances. Either is cut
+        off, as successful, where rounding does not let it be reached: after 100 steps without progress,
+        with a gradient that is rounding.
     - `grad`: how an optax search differentiates: `jax.grad`, or `jax.jacfwd` for objectives that have
         forward mode only, such as a Diffrax solve with `diffrax.ForwardMode()`.
     - `throw`: raise where the search fails; else see `Optimum.result`.
@@ -107,10 +122,17 @@ def optimise(
         optimum runs away to C_b / C_W -> 0;
     - over the read-out variances: a prefactor, and nothing at all;
 
-    `ValueError` where a positive leaf does not start positive, `TypeError` for other optimisers.
+    `ValueError` where a positive leaf does not start positive, `TypeError` for other optimisers, leaves
+    that are not real arrays and other arguments of a wrong type.
     """
-    chosen = where(network)
-    leaves = jax.tree.leaves(chosen)
+    network = checked_network(network)
+    checked_function("objective", objective, "DiagonalResponse(kernel)")
+    checked_function("where", where, "lambda n: n.residual_scale")
+    checked_function("grad", grad, "jax.grad")
+    positive = flag("positive", positive)
+    if tolerance is not None:
+        scalar("tolerance", tolerance, positive=True)
+    leaves = _chosen_leaves(where, network)
     _refuse_ill_posed(objective, network, leaves)
     if positive:
         for leaf in leaves:
@@ -122,12 +144,13 @@ def optimise(
     max_steps = positive_integer("max_steps", max_steps)
     optimiser = _default_optimiser() if optimiser is None else optimiser
     if isinstance(optimiser, optx.AbstractMinimiser):
-        search = _by_optimistix
+        search = by_optimistix
     elif isinstance(optimiser, optax.GradientTransformation):
-        search = _by_optax
+        search = by_optax
     else:
         raise TypeError(
-            f"`optimiser` must come from optax or be an optimistix minimiser, got {optimiser!r}."
+            "`optimiser` must come from optax, such as `optax.adam(0.1)`, or be an optimistix minimiser; "
+            f"got {described(optimiser)}."
         )
     optimum = _search(search, objective, network, where, optimiser, positive, max_steps, tolerance, grad)
     if throw:
@@ -139,6 +162,24 @@ def optimise(
 @functools.cache
 def _default_optimiser() -> optax.GradientTransformation:
     return optax.adam(0.1)  # one object, since optax's are compared by identity when compiled
+
+
+def _chosen_leaves(where, network) -> list[Array]:
+    """The leaves that `where` picks: floating-point arrays of the network."""
+    try:
+        leaves = jax.tree.leaves(where(network))
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        raise TypeError(f"`where` must pick leaves of `network`, but raised: {reason(error)}") from error
+    if not leaves:
+        raise TypeError("`where` must pick leaves of `network`, but picks none.")
+    for leaf in leaves:
+        if not eqx.is_inexact_array(leaf):
+            raise TypeError(
+                "`where` must pick real arrays of `network` such as `n.residual_scale`, but picks "
+                f"{described(leaf)}: what is static cannot be searched."
+            )
+        as_real_array("where(network)", leaf)
+    return leaves
 
 
 def _refuse_ill_posed(objective, network, leaves) -> None:
@@ -172,92 +213,23 @@ def _search(
     chosen = where(network)
     strong = lambda x: jnp.asarray(x, jnp.result_type(x))  # not weakly typed: a loop carries it
     start = jax.tree.map(lambda x: strong(jnp.log(x) if positive else x), chosen)
+    dtype = jnp.result_type(*jax.tree.leaves(start))
 
     def place(y):
         values = jax.tree.map(jnp.exp, y) if positive else y
         return eqx.tree_at(where, network, values)
 
-    cost = lambda y: -objective(place(y))
-    y, steps, history, result = search(cost, start, optimiser, max_steps, tolerance, grad)
-    runaway = jnp.array([jnp.any(jnp.abs(a - b) > 30) for a, b in _zip(y, start)])
-    result = choose_result(jnp.any(runaway) & positive, RESULTS.unbounded, result)
-    value = -cost(y)
-    filled = jnp.where(jnp.arange(max_steps) < steps, -history, value)
-    return Optimum(place(y), value, steps, filled, result)
+    def cost(y):
+        value = jnp.asarray(objective(place(y)))
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(
+                f"`objective` must return a real scalar, got shape {value.shape} and dtype {value.dtype}."
+            )
+        return -value.astype(dtype)
 
-
-def _zip(tree, other):
-    return zip(jax.tree.leaves(tree), jax.tree.leaves(other))
-
-
-def _finite(tree) -> Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
-
-
-def _by_optax(cost, start, optimiser, max_steps, tolerance, grad):
-    optimiser = optax.with_extra_args_support(optimiser)
-    dtype = jnp.result_type(*jax.tree.leaves(start))
-    if tolerance is None:
-        tolerance = 1e-6 if dtype == jnp.float64 else 1e-3
-
-    def unfinished(carry):
-        _, _, count, _, largest = carry
-        return (count < max_steps) & (largest >= tolerance) & jnp.isfinite(largest)
-
-    def step(carry):
-        y, state, count, history, _ = carry
-        value, slope = cost(y), grad(cost)(y)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes inside
-            extra = dict(value=value, grad=slope, value_fn=cost)
-            updates, state = optimiser.update(slope, state, y, **extra)
-        largest = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(slope)]))
-        largest = jnp.where(jnp.isfinite(value), largest, jnp.nan)
-        moved = optax.apply_updates(y, updates)
-        done = ~(largest >= tolerance)
-        y = jax.tree.map(lambda new, old: jnp.where(done, old, new), moved, y)
-        return y, state, count + 1, history.at[count].set(value), largest
-
-    largest = jnp.finfo(dtype).max
-    carry = (
-        start,
-        optimiser.init(start),
-        jnp.asarray(0),
-        jnp.zeros((max_steps,), dtype),
-        jnp.asarray(largest, dtype),
-    )
-    y, _, count, history, largest = jax.lax.while_loop(unfinished, step, carry)
-    result = choose_result(largest < tolerance, RESULTS.successful, RESULTS.nonlinear_max_steps_reached)
-    return y, count, history, choose_result(jnp.isfinite(largest), result, RESULTS.nonfinite)
-
-
-def _by_optimistix(cost, start, optimiser, max_steps, tolerance, grad):
-    del tolerance, grad  # a minimiser has its own
-    function = lambda y, args: (cost(y), None)
-    shape = jax.ShapeDtypeStruct((), jnp.result_type(*jax.tree.leaves(start)))
-    tags = frozenset()
-    state = optimiser.init(function, start, None, {}, shape, None, tags)
-    arrays, static = eqx.partition(state, eqx.is_array)
-
-    def end(y, arrays):
-        state = eqx.combine(arrays, static)
-        done, result = optimiser.terminate(function, y, None, {}, state, tags)
-        return done, RESULTS.promote(result)
-
-    def unfinished(carry):
-        y, arrays, count, _ = carry
-        return (count < max_steps) & ~end(y, arrays)[0] & _finite(y)
-
-    def step(carry):
-        y, arrays, count, history = carry
-        history = history.at[count].set(cost(y))
-        state = eqx.combine(arrays, static)
-        y, state, _ = optimiser.step(function, y, None, {}, state, tags)
-        return y, eqx.filter(state, eqx.is_array), count + 1, history
-
-    carry = (start, arrays, jnp.asarray(0), jnp.zeros((max_steps,), shape.dtype))
-    y, arrays, count, history = jax.lax.while_loop(unfinished, step, carry)
-    done, result = end(y, arrays)
-    state = eqx.combine(arrays, static)
-    y, _, _ = optimiser.postprocess(function, y, None, None, {}, state, tags, result)
-    result = choose_result(done, result, RESULTS.nonlinear_max_steps_reached)
-    return y, count, history, choose_result(_finite(y), result, RESULTS.nonfinite)
+    end = search(cost, start, optimiser, max_steps, tolerance, grad)
+    lowest, runs_away = look_ahead(cost, end, positive)
+    result = choose_result(runs_away, RESULTS.unbounded, end.result)
+    count = end.track.count
+    filled = jnp.where(jnp.arange(max_steps) < count, -end.track.history, -lowest)
+    return Optimum(place(end.position), -lowest, count, filled, result)

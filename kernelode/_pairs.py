@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._architecture import AbstractArchitecture
-from ._closure import AbstractClosure, AbstractPairable, GOnly
+from ._arguments import checked_closure, checked_network
+from ._closure import AbstractClosure, AbstractPairable, default_closure
 from ._custom_types import RealLike
 from ._propagate import propagate
 from ._solution import Solution
@@ -27,12 +28,14 @@ def solve_pairs(
 
     **Arguments**
 
-    - `closure`: `GOnly()` by default, or `WickTower(order)`.
+    - `closure`: by default the best answer known: `WickTower(order=16)`, and `GOnly()` for feed-forward
+        networks, where it is exact. For residual networks `GOnly()` is the published closure, whose V4
+        lacks a part and whose K1 is wrong.
     - All others: those of `solve`.
 
     **Raises** `TypeError` for a closure without a form on pairs.
     """
-    return solve(network, kernel, ts, closure=_on_pairs(closure), **options)
+    return solve(network, kernel, ts, closure=_on_pairs(network, closure), **options)
 
 
 def propagate_pairs(
@@ -44,11 +47,12 @@ def propagate_pairs(
     throw: bool = True,
 ) -> Solution:
     """As `propagate`, for all pairs of inputs; see `solve_pairs`."""
-    return propagate(network, kernel, closure=_on_pairs(closure), layers=layers, throw=throw)
+    closure = _on_pairs(network, closure)
+    return propagate(network, kernel, closure=closure, layers=layers, throw=throw)
 
 
-def _on_pairs(closure: AbstractClosure | None) -> AbstractClosure:
-    closure = GOnly() if closure is None else closure
+def _on_pairs(network: AbstractArchitecture, closure: AbstractClosure | None) -> AbstractClosure:
+    closure = checked_closure(closure, default_closure(checked_network(network)))
     if not isinstance(closure, AbstractPairable):
         raise TypeError(
             "`closure` must have a form on pairs of inputs, as `GOnly()` and `WickTower(order)` have; "

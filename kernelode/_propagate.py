@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
+from ._arguments import checked_closure, checked_network
 from ._checks import checked_layers
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
+from ._failure import begin_watch, outcome, variances_of, watch_layer
 from ._kernel import cast, checked_kernel
-from ._results import RESULTS, choose_result
+from ._results import RESULTS
 from ._sizes import check_propagation
 from ._solution import Solution
 
@@ -35,16 +37,20 @@ def propagate(
         Its dtype is that of the calculation.
     - `closure`: which moments; `MeanOnly()` by default.
     - `layers`: increasing layer numbers to save, of 0 .. depth; all by default.
-    - `throw`: raise where the kernel overflows; else see `Solution.result`.
+    - `throw`: raise where the kernel overflows or underflows, or the activation is NaN; else see
+        `Solution.result`.
 
     **Returns** a `Solution` whose leading axis runs over the saved layers.
 
-    **Raises** `ValueError` for an invalid kernel or layer numbers.
+    **Raises** `ValueError` for an invalid kernel or layer numbers, `TypeError` for arguments of another
+    type.
     """
+    network = checked_network(network)
     kernel = checked_kernel(kernel)
-    check_propagation(network, kernel, closure, layers)
+    closure = checked_closure(closure, MeanOnly())
     saved = checked_layers(layers, network.depth, range(network.depth + 1))
-    solution = _propagate(network, kernel, MeanOnly() if closure is None else closure, saved)
+    check_propagation(network, kernel, closure, layers)
+    solution = _propagate(network, kernel, closure, saved)
     if throw:
         solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
     return solution
@@ -71,15 +77,16 @@ def _propagate(
     store = None if last_only else jax.tree.map(empty, first)
 
     def step(carry, layer):
-        state, store = carry
+        state, store, watch = carry
         one, place = layer
+        before = variances_of(closure, state)
         state = closure.push(network, state, one)
-        return (state, write(store, place, state)), None
+        watch = watch_layer(watch, one, before, variances_of(closure, state))
+        return (state, write(store, place, state), watch), None
 
-    carry = (first, write(store, places[0], first))
-    (last, store), _ = jax.lax.scan(step, carry, (network.layers(), jnp.asarray(places[1:])))
+    carry = (first, write(store, places[0], first), begin_watch(jnp.diagonal(kernel)))
+    (last, store, watch), _ = jax.lax.scan(step, carry, (network.layers(), jnp.asarray(places[1:])))
     state = jax.tree.map(lambda x: x[None], last) if last_only else jax.tree.map(lambda s: s[:-1], store)
-    finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)])
     if isinstance(network, AbstractResidualNetwork):
         steps = jnp.cumsum(network.layers().scale ** 2)
     else:
@@ -90,6 +97,6 @@ def _propagate(
         closure=closure,
         saved_ts=depths[np.array(saved)],
         state=state,
-        result=choose_result(jnp.all(finite), RESULTS.successful, RESULTS.not_finite),
+        result=outcome(watch, network, last),
         stats={},
     )

@@ -10,21 +10,29 @@ pair are the whole tensor:
     mixed         chi_ab;aa   K_ab moved by the variance of row a (its transpose is chi_ab;bb)
 
 Off the diagonal, K_ab and K_ba are ONE variable: who treats them as two gives each half of chi_ab;ab.
-The entry [a, a] of `off_diagonal` is the response of two distinct inputs with the values of input a:
-it is not `diagonal`, in which the variances move as well.
+At a = b there is one entry, K_aa, and one response: `off_diagonal` [a, a] is `diagonal` [a], and `mixed`
+[a, a] is zero. So for all a and b, whatever symmetric change dK is made at the input,
+
+    dK^l_ab = off_diagonal_ab dK_ab + mixed_ab dK_aa + mixed_ba dK_bb.
+
+(The response chi_ab;ab of two distinct inputs that are equal is another number, and may be much larger:
+the diagonal holds the variances fixed then. A kernel in which that input stands twice has it.)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture
+from ._arguments import checked_network
 from ._closure import MeanOnly
 from ._custom_types import RealLike
+from ._failure import flow_outcome
 from ._kernel import Block, as_block, as_matrix, cast, checked_kernel
 from ._results import RESULTS
 from ._sizes import check_responses
@@ -34,11 +42,44 @@ from ._triangle import as_triangle
 
 
 class Response(eqx.Module):
-    """The response tensor of one kernel to the input kernel; leading axes are depths."""
+    """The response tensor of one kernel to the input kernel; leading axes are depths.
+
+    - `diagonal`: chi_aa;aa.
+    - `off_diagonal`: chi_ab;ab; on its diagonal, `diagonal`.
+    - `mixed`: chi_ab;aa; zero on its diagonal.
+    """
 
     diagonal: Float[Array, "*times n"]
     off_diagonal: Float[Array, "*times n n"]
     mixed: Float[Array, "*times n n"]
+
+    def summary(self) -> "ResponseSummary":
+        """Mean and standard deviation over the inputs, and over the pairs a < b."""
+        rows, columns = np.triu_indices(self.diagonal.shape[-1], 1)
+        pairs = self.off_diagonal[..., rows, columns]
+        return ResponseSummary(_spread(self.diagonal), _spread(pairs))
+
+
+class Spread(NamedTuple):
+    """Of `count` elements: mean and standard deviation, at every depth. Zero where there are none."""
+
+    mean: Float[Array, "*times"]
+    standard_deviation: Float[Array, "*times"]
+    count: int
+
+
+class ResponseSummary(NamedTuple):
+    """A response over a data set: of the inputs' variances, and of the covariances of pairs a < b."""
+
+    diagonal: Spread
+    off_diagonal: Spread
+
+
+def _spread(values: Float[Array, "*times element"]) -> Spread:
+    count = values.shape[-1]
+    mean = jnp.sum(values, axis=-1) / max(count, 1)
+    variance = jnp.sum((values - mean[..., None]) ** 2, axis=-1) / max(count, 1)
+    return Spread(mean, jnp.sqrt(variance), count)
 
 
 class LayerResponse(eqx.Module):
@@ -62,14 +103,14 @@ def response(network: AbstractArchitecture, kernel: RealLike) -> Response:
 
     **Raises** `ValueError` for an invalid kernel.
     """
-    kernel = checked_kernel(kernel)
+    network, kernel = checked_network(network), checked_kernel(kernel)
     check_responses(network, kernel, 0)
     return _output_response(network, kernel)
 
 
 def layer_response(network: AbstractArchitecture, kernel: RealLike) -> LayerResponse:
     """chi^l, eta^l and chi_out at every layer; conventions as in `response`."""
-    kernel = checked_kernel(kernel)
+    network, kernel = checked_network(network), checked_kernel(kernel)
     check_responses(network, kernel, network.depth)
     return _layer_response(network, kernel)
 
@@ -124,7 +165,13 @@ def _pushforward(function, block: Block, tangents: Block) -> tuple[Block, Block]
 
 
 def _as_response(tangents: Block) -> Response:
-    return Response(diagonal=tangents.row[0], off_diagonal=tangents.cross[1], mixed=tangents.cross[0])
+    """The response from the derivatives along the unit tangents; see above on a = b."""
+    diagonal, own = tangents.row[0], np.eye(tangents.row.shape[-1], dtype=bool)
+    return Response(
+        diagonal=diagonal,
+        off_diagonal=jnp.where(own, diagonal[..., :, None], tangents.cross[1]),
+        mixed=jnp.where(own, 0, tangents.cross[0]),
+    )
 
 
 @eqx.filter_jit
@@ -165,5 +212,7 @@ def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerRespons
         eta=_as_response(_pushforward(network.drift, *state)[1]),
         output=_as_response(_pushforward(network.read_out, *state)[1]),
     )
-    solution = eqx.tree_at(lambda s: s.state, out, jax.vmap(mean_state)(out.state[0]))
+    result = flow_outcome(network, block.row, out.result, out.state)
+    found = jax.vmap(mean_state)(out.state[0]), result
+    solution = eqx.tree_at(lambda s: (s.state, s.result), out, found)
     return solution, jax.lax.map(at_one_depth, out.state)

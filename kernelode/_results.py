@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         max_steps_rejected = ""
         internal_error = ""
         not_finite = ""
+        not_a_number = ""
+        underflow = ""
         unbounded = ""
         expansion_not_small = ""
 
@@ -39,9 +41,16 @@ else:
             "The kernel overflowed: it grows without bound at these variances, depth and residual scale. "
             "Reduce one of them."
         )
+        not_a_number = (
+            "An expectation over the activation is not a number, though the kernel before it is finite "
+            "and moderate: the activation is NaN at some inputs, as the logarithm is at negative ones."
+        )
+        underflow = (
+            "A positive variance underflowed to zero: it falls below the smallest number of its dtype at "
+            "these variances and depth. Raise one of the variances, reduce the depth, or use float64."
+        )
         unbounded = (
-            "The search ran away by a factor of more than exp(30): the objective has no maximum in the "
-            "chosen parameters."
+            "The objective keeps improving as the chosen parameters run away: it has no maximum in them."
         )
         expansion_not_small = (
             "At this width the corrections of order 1/n are not small beside the mean kernel: what is "

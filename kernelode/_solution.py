@@ -4,10 +4,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._architecture.base import AbstractArchitecture
+from ._checks import as_real_array
 from ._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
 from ._custom_types import RealLike
 from ._results import RESULTS
@@ -100,7 +100,7 @@ class Solution(eqx.Module):
         """K0 at any depth t, for a solution with dense output."""
         if self.interpolation is None:
             raise ValueError("`evaluate` needs `saveat=diffrax.SaveAt(dense=True)`.")
-        return self.closure.mean_kernel(self.interpolation.evaluate(jnp.asarray(t)))
+        return self.closure.mean_kernel(self.interpolation.evaluate(as_real_array("t", t)))
 
 
 @eqx.filter_jit

@@ -11,9 +11,11 @@ from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
 from ._architecture.base import unit_skip
+from ._arguments import check_diffrax, check_steps, checked_closure, checked_network
 from ._checks import as_real_array, is_concrete
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
+from ._failure import flow_outcome
 from ._kernel import cast, checked_kernel
 from ._results import RESULTS
 from ._sizes import check_integration
@@ -59,9 +61,10 @@ def solve(
     network = check_flow(network, instead="propagate")
     kernel = checked_kernel(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
+    closure = checked_closure(closure, MeanOnly())
     options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
     check_integration(network, kernel, closure, ts, options)
-    solution = _solve(network, kernel, ts, MeanOnly() if closure is None else closure, options)
+    solution = _solve(network, kernel, ts, closure, options)
     if throw:
         solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
     return solution
@@ -69,7 +72,7 @@ def solve(
 
 def check_flow(network: AbstractArchitecture, instead: str) -> AbstractArchitecture:
     """The network, if it has continuous depth; others are refused, naming what to use `instead`."""
-    if not isinstance(network, AbstractResidualNetwork):
+    if not isinstance(checked_network(network), AbstractResidualNetwork):
         raise TypeError(
             f"Continuous depth needs a residual network; {type(network).__name__} has discrete layers "
             f"only: use `{instead}`."
@@ -79,6 +82,8 @@ def check_flow(network: AbstractArchitecture, instead: str) -> AbstractArchitect
 
 def flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps) -> dict[str, Any]:
     """Options of `integrate`, with defaults; a given step without a controller is a constant one."""
+    check_diffrax(solver=solver, stepsize_controller=stepsize_controller, adjoint=adjoint, saveat=saveat)
+    check_steps(dt0, max_steps)
     if stepsize_controller is None and dt0 is not None:
         stepsize_controller = diffrax.ConstantStepSize()
     return dict(
@@ -106,7 +111,7 @@ def checked_times(ts: RealLike) -> Float[Array, " times"]:
 @eqx.filter_jit
 def _solve(network, kernel, ts, closure, options) -> Solution:
     network, closure = cast((network, closure), kernel.dtype)
-    return integrate(
+    solution = integrate(
         closure.init(network, kernel),
         lambda state, net: closure.rate(net, state),
         network,
@@ -114,6 +119,8 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
         closure,
         **options,
     )
+    result = flow_outcome(network, jnp.diagonal(kernel), solution.result, solution.state)
+    return eqx.tree_at(lambda s: s.result, solution, result)
 
 
 def default_controller(state) -> diffrax.AbstractStepSizeController[Any, Any]:

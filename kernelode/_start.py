@@ -74,6 +74,8 @@ class RandomCovariance(AbstractStart):
         self.covariance = as_real_array("covariance", covariance)
         self.shift = as_real_array("shift", shift)
         self.memory = 0
+        n = self.shift.shape[-1] if self.shift.ndim else 0
+        self.moments(n)
 
     def moments(self, n: int) -> tuple[Float[Array, "n n n n"], Float[Array, "n n"]]:
         if self.covariance.shape != (n, n, n, n) or self.shift.shape != (n, n):

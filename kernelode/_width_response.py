@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._closure import AbstractMomentClosure, WickTower
+from ._arguments import checked_moment_closure, checked_network
+from ._closure import SINGLE_INPUT, AbstractMomentClosure
 from ._custom_types import RealLike
 from ._kernel import Variances, cast, checked_kernel
 from ._propagate import propagate
@@ -56,8 +57,8 @@ def response_correction(
 
     **Raises** `ValueError` for an invalid kernel.
     """
-    variances = jnp.diagonal(checked_kernel(kernel))
-    return _response_correction(network, variances, WickTower(32) if closure is None else closure)
+    network, variances = checked_network(network), jnp.diagonal(checked_kernel(kernel))
+    return _response_correction(network, variances, checked_moment_closure(closure, SINGLE_INPUT))
 
 
 def residual_scale_correction(
@@ -71,9 +72,9 @@ def residual_scale_correction(
 
     **Raises** as `optimal_residual_scale`.
     """
+    closure = checked_moment_closure(closure, SINGLE_INPUT)
     kernel = checked_kernel(kernel)
     best = optimal_residual_scale(network, kernel, pairs=False).diagonal
-    closure = WickTower(32) if closure is None else closure
     correction = _scale_correction(network, jnp.diagonal(kernel), best, closure)
     return ScaleCorrection(infinite_width=best, correction=correction)
 

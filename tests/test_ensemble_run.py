@@ -45,6 +45,11 @@ def whole() -> en.Ensemble:
     return en.sample(NETWORK, PAIR, samples=1000, **OPTIONS)
 
 
+def test_raw_keys_are_keys(whole):
+    found = en.sample(NETWORK, PAIR, samples=1000, **options({"key": jr.PRNGKey(3)}))
+    assert same_numbers(found, whole) and found.configuration == whole.configuration
+
+
 def test_a_run_is_what_was_asked_for(whole):
     assert whole.samples == 1000 and whole.ended == "samples" and whole.layers == (4,)
     assert np.sum(whole.counts > 0) == 20

@@ -116,6 +116,7 @@ def test_published_scheme_is_euler_on_the_flow(name):
         case_network(case),
         jnp.asarray(case["K0_init"]),
         jnp.array([r["l"] * step for r in results]),
+        closure=ko.GOnly(),
         solver=diffrax.Euler(),
         dt0=step,
     ).moments
@@ -671,7 +672,7 @@ def test_source_mismatch():
     # At t = 0 the exact source vanishes and the published one is that of the neurons' sampling noise.
     net, ts = resnet(ko.Tanh(), 1, 1.5, 0.1), jnp.array([0.0, 1e-3])
     found = ko.source_mismatch(net, K2, ts)
-    published = ko.solve_pairs(net, K2, ts).mean_correction[1] / ts[1]
+    published = ko.solve_pairs(net, K2, ts, closure=ko.GOnly()).mean_correction[1] / ts[1]
     assert relative_error(found[0], -published) < 2e-3
 
 
@@ -735,3 +736,25 @@ def test_only_layers_have_moments():
         traced(doubled)
     # The mean kernel is that of any drift.
     assert jnp.all(jnp.isfinite(ko.propagate(doubled, kernel).mean_kernel))
+
+
+@pytest.mark.parametrize("activation", [pytest.param(ko.Tanh(), marks=pytest.mark.slow), ko.ReLU()])
+def test_the_default_closure_is_the_best_answer_known(activation):
+    net = resnet(activation, 3, 2.0, 0.0, rho=0.5)
+    default = ko.propagate_pairs(net, K2).moments
+    exact = ko.propagate_pairs(net, K2, closure=ko.WickTower(40)).moments
+    published = ko.propagate_pairs(net, K2, closure=ko.GOnly()).moments
+    for name in ("kernel_covariance", "mean_correction"):
+        found, right, wrong = (getattr(m, name)[-1] for m in (default, exact, published))
+        assert relative_error(found, right) < relative_error(wrong, right) / 10
+    assert ko.solve_pairs(net, K2, 1.0).closure == ko.propagate_pairs(net, K2).closure
+
+
+def test_the_default_closure_of_a_feed_forward_network_is_exact():
+    net = ko.MLP(ko.ReLU(), 3, weight_variance=2.0, bias_variance=0.1)
+    default = ko.propagate_pairs(net, K2).mean_correction[-1]
+    assert (
+        relative_error(default, ko.propagate_pairs(net, K2, closure=ko.GOnly()).mean_correction[-1]) == 0
+    )
+    tower = ko.propagate_pairs(net, K2, closure=ko.WickTower(40)).moments
+    assert relative_error(tower.mean_correction[-1], default) < 2e-3

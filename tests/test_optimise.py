@@ -11,6 +11,7 @@ import pytest
 import kernelode as ko
 
 from .helpers import pair_kernel, relative_error, resnet
+from .test_package import run_python
 
 PAIR = pair_kernel(0.05, 0.05, 0.03)
 SCALE = lambda net: net.residual_scale
@@ -128,3 +129,117 @@ def test_wrong_arguments():
         ko.optimise(objective, net, SCALE, max_steps=0)
     with pytest.raises(ValueError, match="two inputs"):
         ko.OffDiagonalResponse(PAIR[:1, :1])
+
+
+ADAM, BFGS, LBFGS = None, optx.BFGS(1e-8, 1e-8), optax.lbfgs()
+WITHOUT_MAXIMUM = [
+    (activation, optimiser, steps)
+    for activation in (ko.ReLU(), ko.Linear(), ko.GELU())
+    for optimiser, steps in ((ADAM, 40), (ADAM, 1000), (BFGS, 1000), (LBFGS, 1000))
+]
+FAST = {("ReLU", 40), ("Linear", 40)}
+
+
+@pytest.mark.parametrize(
+    "activation, optimiser, steps",
+    [
+        case if (type(case[0]).__name__, case[2]) in FAST else pytest.param(*case, marks=pytest.mark.slow)
+        for case in WITHOUT_MAXIMUM
+    ],
+)
+def test_an_objective_without_a_maximum_is_unbounded(activation, optimiser, steps):
+    net, objective = resnet(activation, 10), ko.DiagonalResponse(PAIR)
+    found = ko.optimise(objective, net, SCALE, optimiser=optimiser, max_steps=steps, throw=False)
+    assert found.result == ko.RESULTS.unbounded
+    assert jnp.isfinite(found.value) and found.value >= objective(net) - 1e-12
+
+
+def test_an_unbounded_search_raises():
+    with pytest.raises(Exception, match="has no maximum in them"):
+        ko.optimise(ko.DiagonalResponse(PAIR), resnet(ko.ReLU(), 4), SCALE, max_steps=30)
+
+
+@pytest.mark.slow
+def test_a_maximum_at_zero_is_none_either():
+    # At a large variance the response falls from rho = 0 on; without a bias it is larger.
+    objective = ko.DiagonalResponse(4 + PAIR)
+    found = ko.optimise(
+        objective, resnet(ko.Erf(), 10), SCALE, optimiser=optx.BFGS(1e-8, 1e-8), throw=False
+    )
+    assert found.result == ko.RESULTS.unbounded and found.network.residual_scale < 1e-3
+    bias = lambda net: net.bias_variance
+    found = ko.optimise(ko.DiagonalResponse(PAIR), resnet(ko.Erf(), 5), bias, max_steps=60, throw=False)
+    assert found.result == ko.RESULTS.unbounded
+
+
+@pytest.mark.parametrize(
+    "kind, positive",
+    [
+        (ko.DiagonalResponse, True),
+        pytest.param(ko.DiagonalResponse, False, marks=pytest.mark.slow),
+        pytest.param(ko.OffDiagonalResponse, True, marks=pytest.mark.slow),
+        pytest.param(ko.OffDiagonalResponse, False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_slow_search_is_not_unbounded(kind, positive):
+    # On its way to an interior maximum, climbing at every step.
+    net, adam = resnet(ko.Erf(), 10, rho=0.02), optax.adam(0.02 if positive else 0.005)
+    found = ko.optimise(
+        kind(PAIR), net, SCALE, optimiser=adam, max_steps=30, positive=positive, throw=False
+    )
+    assert bool(jnp.all(jnp.diff(found.history) > 0))
+    assert found.result == ko.RESULTS.nonlinear_max_steps_reached
+
+
+def test_searches_over_variances_have_maxima():
+    objective = ko.DiagonalResponse(PAIR)
+    found = ko.optimise(objective, resnet(ko.Erf(), 10), lambda net: net.weight_variance)
+    # Only rho^2 C_W and rho^2 C_b enter, so that this is one with that of another rho.
+    weight = found.network.weight_variance
+    nearby = [resnet(ko.Erf(), 10, factor * weight) for factor in (0.99, 1.0, 1.01)]
+    low, best, high = (objective(net) for net in nearby)
+    assert best > low and best > high
+    growing = ko.optimise(
+        objective, resnet(ko.ReLU(), 10), lambda net: net.weight_variance, max_steps=40, throw=False
+    )
+    assert growing.result == ko.RESULTS.unbounded
+
+
+@pytest.mark.slow
+def test_an_objective_at_the_edge_of_its_domain():
+    net = resnet(ko.Erf(), 2, rho=0.1)
+    barrier = lambda net: 10 * jnp.log(net.residual_scale) + jnp.log(0.3 - net.residual_scale)
+    found = ko.optimise(barrier, net, SCALE, optimiser=optax.adam(0.01))
+    assert relative_error(found.network.residual_scale, 3 / 11) < 1e-5
+    pole = lambda net: -jnp.log(0.3 - net.residual_scale)
+    assert ko.optimise(pole, net, SCALE, throw=False).result == ko.RESULTS.unbounded
+
+
+def test_tolerances_below_rounding():
+    objective, net = ko.DiagonalResponse(PAIR), resnet(ko.Erf(), 10)
+    found = ko.optimise(objective, net, SCALE, tolerance=1e-30)
+    assert found.steps < 1000 and relative_error(found.network.residual_scale, DIAGONAL_STAR) < 1e-7
+
+
+FLOAT32 = """
+import jax, jax.numpy as jnp, optax, optimistix as optx, kernelode as ko
+assert not jax.config.jax_enable_x64
+kernel = jnp.array([[0.05, 0.03], [0.03, 0.05]])
+network = ko.ResNet(ko.Erf(), depth=10, residual_scale=0.2, weight_variance=1.25, bias_variance=0.05)
+where = lambda n: n.residual_scale
+one, two = ko.DiagonalResponse(kernel), ko.OffDiagonalResponse(kernel)
+for objective, star in ((one, 0.3265091), (two, 1.0891678)):
+    for optimiser in (None, optax.lbfgs(), optx.BFGS(rtol=1e-8, atol=1e-8)):
+        for tolerance in (None, 1e-9):
+            found = ko.optimise(objective, network, where, optimiser=optimiser, tolerance=tolerance)
+            assert found.steps < 1000 and abs(found.network.residual_scale / star - 1) < 2e-3, found
+growing = ko.ResNet(ko.ReLU(), depth=50, residual_scale=0.2)
+for optimiser in (None, optax.lbfgs(), optx.BFGS(rtol=1e-8, atol=1e-8)):
+    found = ko.optimise(ko.DiagonalResponse(kernel), growing, where, optimiser=optimiser, throw=False)
+    assert found.result == ko.RESULTS.unbounded, found
+"""
+
+
+@pytest.mark.slow
+def test_float32():
+    run_python(FLOAT32)

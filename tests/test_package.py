@@ -25,10 +25,11 @@ LAYERS = (
     ("_architecture",),
     ("_describe",),
     ("_closure",),
-    ("_sizes", "_width"),
+    ("_arguments",),
+    ("_sizes", "_width", "_failure"),
     ("_solution",),
     ("_propagate", "_solve"),
-    ("_response", "_pairs"),
+    ("_response", "_pairs", "_search"),
     ("_scaling", "_optimise"),
     ("_width_response", "_diagnostics", "_sweep"),
 )

@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 import kernelode as ko
+from kernelode._kernel import checked_kernel
 
 from .helpers import ACTIVATIONS, case_id, central_difference, reference_cases, relative_error, resnet
 
@@ -191,6 +193,54 @@ def test_overflow_is_reported():
 
 
 @pytest.mark.parametrize(
+    "activation, kernel",
+    [
+        (ko.GELU(), K2),
+        (ko.Polynomial.monomial(3), K2),
+        (ko.Elementwise(jnp.exp), K2),
+        (ko.Elementwise(jnp.exp), jnp.array([[3e4]])),
+    ],
+)
+def test_overflow_is_told_from_nan(activation, kernel):
+    net = ko.MLP(activation, 40, weight_variance=1e9)
+    assert ko.propagate(net, kernel, throw=False).result == ko.RESULTS.not_finite
+
+
+@pytest.mark.parametrize("closure", [None, ko.WickTower(4), ko.GOnly()])
+def test_an_activation_that_is_nan_is_reported(closure):
+    net = resnet(ko.Elementwise(jnp.log), 2)
+    with pytest.raises(Exception, match="NaN at some inputs"):
+        ko.propagate(net, K2, closure=closure)
+    found = ko.propagate(net, K2, closure=closure, throw=False)
+    assert found.result == ko.RESULTS.not_a_number
+
+
+@pytest.mark.parametrize("dtype, depth", [(jnp.float32, 130), (jnp.float64, 1030)])
+def test_underflow_is_reported(dtype, depth):
+    # ReLU without biases halves the variance in every layer.
+    kernel = K2.astype(dtype)
+    with pytest.raises(Exception, match="underflowed"):
+        ko.propagate(ko.MLP(ko.ReLU(), depth), kernel, layers=[depth])
+    found = ko.propagate(ko.MLP(ko.ReLU(), depth), kernel, layers=[depth], throw=False)
+    assert found.result == ko.RESULTS.underflow
+    fading = ko.ResNet(ko.ReLU(), depth, weight_variance=0.0, skip_scale=0.5)
+    assert ko.propagate(fading, kernel, throw=False).result == ko.RESULTS.underflow
+    whole = ko.propagate(ko.MLP(ko.ReLU(), depth - 15), kernel, layers=[depth - 15])
+    assert relative_error(whole.mean_kernel[0, 0, 0], 0.5 ** (depth - 14)) < 1e-4
+
+
+def test_a_variance_that_vanishes_is_no_underflow():
+    far = ko.Elementwise(lambda x: jax.nn.relu(x - 1e3), kinks=(1e3,))
+    for net in (
+        ko.MLP(far, 3),
+        ko.MLP(ko.Polynomial([0.0]), 3),
+        ko.MLP(ko.Tanh(), 3, weight_variance=0.0),
+        ko.ResNet(ko.Tanh(), 3, residual_scale=0.0, skip_scale=0.0),
+    ):
+        assert jnp.all(ko.propagate(net, K2).mean_kernel[-1] == 0)
+
+
+@pytest.mark.parametrize(
     "kernel, message",
     [
         (jnp.ones((2, 3)), "square"),
@@ -212,6 +262,57 @@ def test_a_large_kernel_that_is_not_psd_is_refused(getkey):
     ko.propagate(resnet(ko.Erf(), 1), kernel)
     with pytest.raises(ValueError, match="semidefinite"):
         ko.propagate(resnet(ko.Erf(), 1), kernel - 0.5 * jnp.eye(80) * kernel[0, 0])
+
+
+LARGEST = {jnp.float32: 1e30, jnp.float64: 1e150}
+
+
+@pytest.mark.parametrize("dtype", LARGEST)
+@pytest.mark.parametrize("traced", [False, True])
+def test_kernels_are_judged_at_unit_diagonal(dtype, traced):
+    large, small = LARGEST[dtype], 1 / LARGEST[dtype]
+    check = jax.jit(checked_kernel) if traced else checked_kernel
+    for kernel in (
+        [[1e6, 0, 0], [0, 1e-12, 1e-9], [0, 1e-9, 1e-12]],
+        [[1e6, 0, 0], [0, 1e-12, 1e-13], [0, 0, 1e-12]],
+        [[large, 0, 0], [0, small, 1.1 * small], [0, 1.1 * small, small]],
+        [[large, 2 * large], [2 * large, large]],
+        [[small, 2 * small], [2 * small, small]],
+        [[0, 1e-20], [1e-20, 1]],
+        [[small, large], [large, small]],
+    ):
+        with pytest.raises(Exception, match="semidefinite|symmetric|not a covariance"):
+            jax.block_until_ready(check(jnp.array(kernel, dtype)))
+    for kernel in (
+        [[large, 1], [1, small]],
+        [[large, large], [large, large]],
+        [[small, -small], [-small, small]],
+        [[0, 0], [0, small]],
+        [[0, 0], [0, 0]],
+    ):
+        assert jnp.array_equal(check(jnp.array(kernel, dtype)), jnp.array(kernel, dtype))
+
+
+def test_what_only_a_concrete_check_sees():
+    kernel = jnp.array([[1e-9, 0.9e-9, 0.9e-9], [0.9e-9, 1e-9, 0], [0.9e-9, 0, 1e-9]])
+    with pytest.raises(ValueError, match="lowest eigenvalue is -0.273 when it is scaled"):
+        ko.propagate(resnet(ko.Erf(), 2), kernel)
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(list(LARGEST)))
+def test_gram_matrices_are_taken(seed, dtype):
+    """Of any rank, of inputs that are nearly equal, of sizes far apart, or zero."""
+    rng = np.random.default_rng(seed)
+    n, features = int(rng.integers(1, 30)), int(10 ** rng.uniform(0, 4))
+    rank = int(rng.integers(1, 1 + min(n, features)))
+    x = (rng.normal(size=(n, rank)) @ rng.normal(size=(rank, features)))[rng.integers(0, n, n)]
+    x = x + 10 ** rng.uniform(-9, 0) * rng.normal(size=x.shape)
+    x = x * 10 ** rng.uniform(-13, 13, size=(n, 1)) * (rng.random((n, 1)) > 0.05)
+    # Summed by NumPy in the kernel's own precision, which compiles nothing.
+    x = x.astype(np.dtype(dtype))
+    kernel = (rng.uniform(0.01, 100) * (x @ x.T) / features).astype(x.dtype)
+    assert checked_kernel(kernel).dtype == dtype
 
 
 def test_a_bad_traced_kernel_is_refused():

@@ -147,9 +147,10 @@ def test_directional_derivative_is_the_tensor_contracted(getkey):
     expected = (
         found.off_diagonal * direction + found.mixed * rows[:, None] + found.mixed.T * rows[None, :]
     )
-    off = ~jnp.eye(3, dtype=bool)
-    assert relative_error(along[off], expected[off]) < 1e-12
-    assert relative_error(jnp.diagonal(along), found.diagonal * rows) < 1e-12
+    # On the diagonal too, where there is one entry and one response.
+    assert relative_error(along, expected) < 1e-12
+    assert jnp.array_equal(jnp.diagonal(found.off_diagonal), found.diagonal)
+    assert jnp.all(jnp.diagonal(found.mixed) == 0)
 
 
 @pytest.mark.parametrize("activation", [ko.Erf(), ko.Tanh(), ko.ReLU()])
@@ -257,3 +258,35 @@ def test_float32():
     assert found.off_diagonal.dtype == jnp.float32
     expected = ko.response(resnet(ko.Tanh(), 10), K3)
     assert relative_error(found.off_diagonal, expected.off_diagonal) < 1e-5
+
+
+def test_equal_inputs_are_not_the_diagonal():
+    # The response of two distinct, equal inputs is another number: the diagonal holds it fixed.
+    net = resnet(ko.Erf(), 20, rho=1.0)
+    alone, twice = ko.response(net, jnp.full((1, 1), 0.5)), ko.response(net, jnp.full((2, 2), 0.5))
+    assert jnp.array_equal(alone.off_diagonal[0], alone.diagonal)
+    assert twice.off_diagonal[0, 1] > 10 * alone.diagonal[0] > 0
+    assert jnp.array_equal(jnp.diagonal(twice.off_diagonal), twice.diagonal)
+    flow = ko.response_flow(resnet(ko.Erf(), 1), K3, [0.5, 1.0])[1].chi
+    assert jnp.array_equal(jnp.diagonal(flow.off_diagonal, axis1=1, axis2=2), flow.diagonal)
+
+
+def test_summary():
+    found = ko.response(resnet(ko.Tanh(), 4, rho=0.5), K3)
+    inputs, pairs = found.summary()
+    assert (inputs.count, pairs.count) == (3, 3)
+    values = jnp.array([found.off_diagonal[0, 1], found.off_diagonal[0, 2], found.off_diagonal[1, 2]])
+    assert relative_error(inputs.mean, jnp.mean(found.diagonal)) < 1e-14
+    assert relative_error(inputs.standard_deviation, jnp.std(found.diagonal)) < 1e-12
+    assert relative_error(pairs.mean, jnp.mean(values)) < 1e-14
+    assert relative_error(pairs.standard_deviation, jnp.std(values)) < 1e-12
+    layers = ko.layer_response(resnet(ko.Tanh(), 4, rho=0.5), K3).eta.summary()
+    assert layers.off_diagonal.mean.shape == (4,) and layers.off_diagonal.count == 3
+    one = ko.response(resnet(ko.Tanh(), 4), K3[:1, :1]).summary()
+    assert one.off_diagonal == (0, 0, 0) and one.diagonal.standard_deviation == 0
+
+
+def test_an_activation_that_is_nan_ends_a_flow():
+    net = resnet(ko.Elementwise(jnp.log), 1)
+    solution, _ = ko.response_flow(net, K3, 1.0, throw=False)
+    assert solution.result == ko.RESULTS.not_a_number

@@ -98,6 +98,19 @@ def test_failure_is_data_until_the_edge():
         ko.solve(net, K2, 50.0, max_steps=4)
 
 
+@pytest.mark.parametrize("options", [{}, {"solver": diffrax.Euler(), "dt0": 0.1}])
+def test_an_activation_that_is_nan_is_reported(options):
+    net = resnet(ko.Elementwise(jnp.log), 1)
+    found = ko.solve(net, K2, 1.0, throw=False, **options)
+    assert found.result == ko.RESULTS.not_a_number
+
+
+def test_overflow_is_reported():
+    options = {"solver": diffrax.Euler(), "dt0": 1.0, "throw": False}
+    found = ko.solve(resnet(ko.ReLU(), 1, 1e9), K2, 100.0, **options)
+    assert found.result == ko.RESULTS.not_finite
+
+
 @pytest.mark.parametrize("ts", [[1.0, 0.5], [-1.0], [jnp.nan], [], [[1.0]]])
 def test_bad_times(ts):
     with pytest.raises(ValueError, match="ts"):

@@ -4,11 +4,18 @@ import math
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import checked_function, described, is_concrete, reason
 from .._custom_types import RealLike
 from .base import AbstractActivation, AbstractKinkedActivation, AbstractSmoothActivation
 from .probe import probed_scales
+
+#: Where a function is tried: no two alike, of both signs, none near a kink of the common activations.
+_TRIED = [-1.7, 0.4, 2.3]
 
 
 class SmoothElementwise(AbstractSmoothActivation):
@@ -54,11 +61,44 @@ def Elementwise(fn: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> 
     A smooth function is sampled once, here, to find how narrow its features are and where (up to |x| =
     64, down to a width of 1/256); integration nodes are placed by that.
 
-    **Raises** `TypeError` if `fn` is not callable, `ValueError` if a kink is not finite.
+    **Raises** `TypeError` if `fn` is not callable, raises itself, or does not return an array of the
+    shape and dtype of its argument; `ValueError` if it mixes elements or a kink is not finite.
     """
-    if not callable(fn):
-        raise TypeError(f"`fn` must be callable, got {fn!r}.")
-    positions = tuple(sorted({float(kink) for kink in kinks}))
+    checked_function("fn", fn, "jnp.sin")
+    _check_elementwise(fn)
+    try:
+        positions = tuple(sorted({float(kink) for kink in kinks}))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`kinks` must be a list of numbers, got {described(kinks)}.") from error
     if not all(math.isfinite(kink) for kink in positions):
         raise ValueError(f"`kinks` must be finite numbers, got {kinks!r}.")
     return KinkedElementwise(fn, positions) if positions else SmoothElementwise(fn, probed_scales(fn))
+
+
+def _check_elementwise(fn) -> None:
+    """Refuse what is no function of one number, applied elementwise: by its shape, and by trying it."""
+    x = jnp.asarray(_TRIED)
+    fn = jax.tree.map(lambda p: p.astype(x.dtype) if eqx.is_inexact_array(p) else p, fn)
+    try:
+        out = jax.eval_shape(lambda x: fn(x), x)
+    except Exception as error:
+        said = f"`fn` must map arrays to arrays of their shape, but raised: {reason(error)}"
+        raise TypeError(said) from error
+    if getattr(out, "shape", None) != x.shape or out.dtype != x.dtype:
+        found = f"{out.dtype}{list(out.shape)}" if hasattr(out, "shape") else described(out)
+        raise TypeError(
+            "`fn` must return an array of the shape and dtype of its argument, "
+            f"{x.dtype}{list(x.shape)}; it returned {found}."
+        )
+    each = [slice(k, k + 1) for k in range(len(_TRIED))]
+    with jax.ensure_compile_time_eval():
+        together, apart = jax.jit(lambda x: (fn(x), jnp.concatenate([fn(x[k]) for k in each])))(x)
+    if not all(is_concrete(y) for y in (together, apart)):
+        return  # its parameters are traced: there are no numbers yet
+    together, apart = np.asarray(together), np.asarray(apart)
+    near = np.isclose(together, apart, rtol=1e-3, atol=1e-6, equal_nan=True)
+    if not near.all():
+        raise ValueError(
+            f"`fn` must be elementwise, but its value at {np.asarray(x)[~near][0]:.3g} depends on the "
+            f"other elements: {together[~near][0]:.3g} beside them, {apart[~near][0]:.3g} alone."
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, checked_sign, is_concrete, scalar
+from .._checks import as_real_array, checked_sign, described, is_concrete, scalar
 from .._custom_types import RealLike
 from .._expectation import pair_moment, triangle_moment, variance_moment
 from .._kernel import Block, Variances, input_kernel
@@ -108,8 +108,13 @@ def affine_moment(activation, weight_variance, bias_variance, kernel: Kernel) ->
     elif isinstance(kernel, Triangle):
         cross = triangle_moment(activation, kernel.diagonal, kernel.cross)
         moments = Triangle(moment(kernel.diagonal), cross)
-    else:
+    elif isinstance(kernel, Variances):
         moments = Variances(moment(kernel.values))
+    else:
+        raise TypeError(
+            "`kernel` must be a `Variances`, a `Block` or a `Triangle`, such as "
+            f"`Block(diagonal, diagonal, matrix)` of a kernel matrix; got {described(kernel)}."
+        )
     return jax.tree.map(lambda e: weight_variance * e + bias_variance, moments)
 
 
@@ -134,6 +139,6 @@ def checked_activation(activation) -> AbstractActivation:
     if not isinstance(activation, AbstractActivation):
         raise TypeError(
             "`activation` must be an activation such as `Tanh()`, or `Elementwise(fn)` for a function "
-            f"of your own; got {activation!r}."
+            f"of your own; got {described(activation)}."
         )
     return activation

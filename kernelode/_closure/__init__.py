@@ -4,6 +4,7 @@ from .base import (
     AbstractPairable as AbstractPairable,
     WidthMoments as WidthMoments,
 )
+from .default import SINGLE_INPUT as SINGLE_INPUT, default_closure as default_closure
 from .four_point import WickTower as WickTower
 from .g_only import GOnly as GOnly
 from .mean import MeanOnly as MeanOnly

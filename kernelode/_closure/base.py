@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._architecture import check_layered
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._checks import instance
 from .._start import AbstractStart, FixedGram
 
 
@@ -82,6 +83,7 @@ class AbstractPairable(AbstractMomentClosure):
 
 def check_supported(network: AbstractArchitecture, start: AbstractStart) -> None:
     """Refuse blocks whose inner layers fluctuate on their own, and a start that has no meaning."""
+    instance("start", start, AbstractStart, "`GaussianRows()`, `FixedGram()` or `RandomCovariance(...)`")
     if network.layers_per_block != 1:
         raise ValueError(
             "Moments of order 1/n are known for one layer a block; the network has "

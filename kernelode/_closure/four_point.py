@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._checks import integer
 from .._expectation.chaos import correlation, input_chaos
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import (
@@ -52,7 +53,7 @@ class WickTower(AbstractPairable):
         error in `quadrature_error`, which is large for nearly parallel inputs at large variance.
     - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
 
-    **Raises** `ValueError` for an order below 2 or too many terms.
+    **Raises** `ValueError` for an order below 2 or too many terms, `TypeError` for no integers.
     """
 
     order: int = eqx.field(static=True)
@@ -60,8 +61,8 @@ class WickTower(AbstractPairable):
     start: AbstractStart = GaussianRows()
 
     def __check_init__(self) -> None:
-        if self.order < 2:
-            raise ValueError(f"`order` must be at least 2, got {self.order}.")
+        integer("order", self.order, least=2)
+        integer("terms", self.terms, least=1)
         if not 1 <= self.terms <= 1024 - top_degree(self.order):
             raise ValueError(
                 f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {self.terms}."

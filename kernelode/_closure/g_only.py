@@ -26,6 +26,7 @@ from .._architecture.base import (
     Layer,
     affine_moment,
 )
+from .._checks import flag
 from .._expectation import pair_moments, variance_derivatives
 from .._expectation.products import pair_fourth_moments
 from .._kernel import Block, as_block, as_matrix
@@ -60,6 +61,9 @@ class GOnly(AbstractPairable):
 
     corrected: bool = eqx.field(static=True, default=False)
     start: AbstractStart = GaussianRows()
+
+    def __check_init__(self) -> None:
+        flag("corrected", self.corrected)
 
     def pairs(self) -> AbstractMomentClosure:
         return GOnlyPairs(self.corrected, self.start)

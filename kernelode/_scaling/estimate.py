@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import as_real_array, checked_sign
 from .._custom_types import RealLike
 from .status import STATUS
 
@@ -67,7 +68,9 @@ class TimeEstimate(eqx.Module):
 
     def residual_scale(self, depth: RealLike) -> Float[Array, "*shape"]:
         """rho* ~ sqrt((t* + t1/L) / L) for L = `depth` blocks; the error in rho*^2 L is O(1/L^2)."""
-        depth = jnp.asarray(depth, self.time.dtype)
+        depth = checked_sign("depth", as_real_array("depth", depth), positive=True).astype(
+            self.time.dtype
+        )
         return jnp.sqrt((self.time + self.correction / depth) / depth)
 
     def summary(self) -> Summary:

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.base import unit_skip
-from .._checks import is_concrete
+from .._arguments import checked_network
+from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._kernel import Variances, as_block, cast, checked_kernel
@@ -64,14 +65,14 @@ def optimal_residual_scale(
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
     network = check_residual(network)
-    kernel = checked_kernel(kernel)
+    kernel, pairs = checked_kernel(kernel), flag("pairs", pairs)
     check_optima(network, kernel, pairs)
     return _optimal_residual_scale(network, kernel, pairs)
 
 
 def check_residual(network):
     """The network, if it has a residual scale to optimise; per-layer scales must have a shape."""
-    if not isinstance(network, AbstractResidualNetwork):
+    if not isinstance(checked_network(network), AbstractResidualNetwork):
         raise TypeError(
             f"`network` must have a residual scale to optimise; {type(network).__name__} has none."
         )

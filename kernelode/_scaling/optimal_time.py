@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._architecture import AbstractArchitecture
+from .._arguments import check_diffrax
+from .._checks import flag
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._kernel import Block, cast, checked_kernel
@@ -63,8 +65,9 @@ def optimal_flow_time(
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
     network = check_residual(network)
+    check_diffrax(adjoint=adjoint)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    kernel = checked_kernel(kernel)
+    kernel, pairs = checked_kernel(kernel), flag("pairs", pairs)
     check_optima(network, kernel, pairs, flow=True)
     return _optimal_flow_time(network, kernel, pairs, adjoint)
 

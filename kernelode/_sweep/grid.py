@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._checks import as_real_array, is_concrete
+from .._checks import as_real_array, checked_function, is_concrete
 from .._custom_types import RealLike
 
 
@@ -80,6 +80,7 @@ def at_point(grid: Grid, target: Any, indices: Sequence[Array | int]) -> Any:
 def _checked(target: Any, name: str, axis: Axis | RealLike) -> tuple[Callable, Array, np.ndarray]:
     if not isinstance(axis, Axis):
         axis = _field(target, name, axis)
+    checked_function(f"axes[{name!r}].where", axis.where, "lambda n: n.activation.negative_slope")
     values = as_real_array(f"axes[{name!r}]", axis.values)
     if values.ndim == 0 or not values.size:
         raise ValueError(f"`axes[{name!r}]` must be a list of values, got {axis.values!r}.")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .._checks import positive_integer
+from .._checks import checked_function, positive_integer
 from .._custom_types import RealLike
 from .._describe import describe
 from .._files import versions
@@ -71,6 +71,7 @@ def sweep(
     **Raises** `ValueError` or `TypeError` for axes, dims or a folder that do not fit, and for results
     that do not fit into memory; `ImportError` without xarray or, with a folder, h5netcdf and h5py.
     """
+    checked_function("function", function, "lambda network: ko.response(network, kernel)")
     _require("xarray", *(["h5netcdf", "h5py"] if folder is not None else []))
     grid, coordinates = grid_of(target, axes)
     program = Program(function, target, grid)

@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import numpy as np
 
+from .._checks import scalar
 from ._ensemble import Ensemble
 from ._estimates import Estimates
 
@@ -65,7 +66,6 @@ def _measured(ensemble: Ensemble, name: str):
 
 
 def _check(tolerance: float | int, name: str) -> None:
-    if not tolerance > 0:
-        raise ValueError(f"`tolerance` must be positive, got {tolerance!r}.")
+    scalar("tolerance", tolerance, positive=True)
     if name == "names" or not isinstance(vars(Estimates).get(name), property):
         raise ValueError(f"`of` must name an estimate, such as 'kernel_covariance'; got {name!r}.")

@@ -10,6 +10,7 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
+from .._checks import instance
 from .._describe import restore
 from .._probe import same_probe
 from ._archive import read_ensemble, write_ensemble
@@ -231,6 +232,8 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
 
     **Raises** `ValueError` if the two differ in anything but width, samples and key, or not in width.
     """
+    for name, ensemble in (("first", first), ("second", second)):
+        instance(name, ensemble, Ensemble, "an `Ensemble`, such as `sample` returns")
     free = (*_OF_THE_RUN, "width", "widths", "neurons", "batch")
     if differing := differences(first, second, free):
         raise ValueError(f"The ensembles differ in {differing}: there is no common limit.")

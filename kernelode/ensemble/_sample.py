@@ -12,7 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
-from .._checks import positive_integer
+from .._checks import checked_key, described, flag, positive_integer, scalar
 from .._custom_types import KeyLike, RealLike
 from .._interrupt import sigterm_as_interrupt
 from .._progress import reporting
@@ -59,7 +59,7 @@ def sample(
     - `network`: a `ResNet` or an `MLP`. Other variances and scales do not compile again.
     - `inputs`: K^0, the kernel of h^0, shape (N, N); or `Data(x)`.
     - `width`: n.
-    - `key`: a key such as `jax.random.key(0)`.
+    - `key`: a key such as `jax.random.key(0)` (or a raw one, `jax.random.PRNGKey(0)`).
     - `samples`: how many networks; rounded up to whole batches.
     - `until`: a precision to end at, such as `RelativeError(1e-3)`.
     - `max_seconds`: end after this time, but not before errors can be estimated. The first of the three
@@ -88,10 +88,15 @@ def sample(
         raise ValueError("One of `samples`, `until` and `max_seconds` must say when to end.")
     if samples is not None and positive_integer("samples", samples) < FEWEST:
         raise ValueError(f"`samples` must be at least {FEWEST} for an estimate of errors; got {samples}.")
-    if max_seconds is not None and not max_seconds > 0:
-        raise ValueError(f"`max_seconds` must be positive, got {max_seconds!r}.")
+    if max_seconds is not None:
+        scalar("max_seconds", max_seconds, positive=True)
+    if control is not None:
+        flag("control", control)
+    for name, value in (("pairs", pairs), ("responses", responses), ("tangent_kernel", tangent_kernel)):
+        flag(name, value)
     if until is not None and not isinstance(until, AbstractGoal):
-        raise TypeError(f"`until` must be a goal such as `RelativeError(1e-3)`, got {until!r}.")
+        raise TypeError(f"`until` must be a goal such as `RelativeError(1e-3)`, got {described(until)}.")
+    key = checked_key("key", key)
     path = None if checkpoint is None else _checked_path(checkpoint)
     previous = Ensemble.load(path) if path is not None and path.exists() else None
     if previous is not None and batch is None:
@@ -175,7 +180,10 @@ def _filled(empty: Ensemble, bins: Bins, ended: str) -> Ensemble:
 
 
 def _checked_path(checkpoint) -> pathlib.Path:
-    path = pathlib.Path(checkpoint)
+    try:
+        path = pathlib.Path(checkpoint)
+    except TypeError as error:
+        raise TypeError(f"`checkpoint` must be a path, got {described(checkpoint)}.") from error
     if path.suffix != ".npz":
         raise ValueError(f"`checkpoint` must end in .npz, got {str(path)!r}.")
     folder = pathlib.Path(os.path.realpath(path)).parent  # where a link leads to

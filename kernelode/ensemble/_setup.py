@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, check_layered
-from .._checks import checked_layers, is_concrete, positive_integer
+from .._checks import checked_layers, described, is_concrete, positive_integer
 from .._describe import describe
 from .._files import versions
 from .._kernel import cast, checked_kernel
@@ -47,7 +47,7 @@ def prepare(
     dtype: Any,
 ) -> tuple[Draw, Ensemble]:
     """The compiled function's arguments, and an ensemble without networks. See `sample`."""
-    _check_types(network, inputs, key, sampler, start)
+    _check_types(network, inputs, sampler, start)
     check_memory(
         # A dozen numbers of every layer, some of them Python's.
         200.0 * network.depth,
@@ -133,24 +133,23 @@ def prepare(
     return draw, empty
 
 
-def _check_types(network, inputs, key, sampler, start) -> None:
+def _check_types(network, inputs, sampler, start) -> None:
     if not isinstance(network, AbstractArchitecture):
-        raise TypeError(f"`network` must be a `ResNet` or an `MLP`, got {network!r}.")
+        raise TypeError(f"`network` must be a `ResNet` or an `MLP`, got {described(network)}.")
     if not isinstance(sampler, AbstractSampler):
-        raise TypeError(f"`sampler` must be `BlockLaw()` or `RealWeights()`, got {sampler!r}.")
+        raise TypeError(f"`sampler` must be `BlockLaw()` or `RealWeights()`, got {described(sampler)}.")
     if not isinstance(start, GaussianRows | FixedGram):
-        raise TypeError(f"`start` must be `GaussianRows()` or `FixedGram()`, got {start!r}.")
-    if not (
-        isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
-    ):
-        raise TypeError(f"`key` must be a key such as `jax.random.key(0)`, got {key!r}.")
+        raise TypeError(f"`start` must be `GaussianRows()` or `FixedGram()`, got {described(start)}.")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((network, inputs))):
         raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
     check_layered(network, "Simulations")
 
 
 def _checked_dtype(dtype) -> np.dtype:
-    dtype = jnp.dtype(dtype)
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"`dtype` must be float32 or float64, got {described(dtype)}.") from error
     if dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"`dtype` must be float32 or float64, got {dtype.name}.")
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore

@@ -4,7 +4,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._checks import described
 from ._style import STYLES
+
+
+def checked_axes(axes: Any) -> None:
+    """Refuse what nothing can be drawn on."""
+    if not callable(getattr(axes, "plot", None)) or not hasattr(axes, "set_xlabel"):
+        raise TypeError(
+            f"`axes` must be Matplotlib axes, such as `plt.figure().gca()`, got {described(axes)}."
+        )
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """`values` as an array of numbers."""
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be numbers, got {described(values)}.") from error
 
 
 class Measured(NamedTuple):
@@ -17,7 +34,7 @@ class Measured(NamedTuple):
 
 def checked_depths(depths: Any, times: int, name: str) -> np.ndarray:
     """`depths` as an array that fits the leading axis of `name`."""
-    depths = np.asarray(depths, float)
+    depths = numbers("depths", depths)
     if depths.ndim != 1 or depths.size == 0:
         raise ValueError(f"`depths` must be a list of at least one depth, got shape {depths.shape}.")
     if len(depths) != times:
@@ -29,7 +46,7 @@ def checked_depths(depths: Any, times: int, name: str) -> np.ndarray:
 
 def checked_matrices(name: str, values: Any) -> np.ndarray:
     """`values` as an array (times, n, n)."""
-    values = np.asarray(values, float)
+    values = numbers(name, values)
     if values.ndim != 3 or values.shape[1] != values.shape[2] or values.size == 0:
         raise ValueError(f"`{name}` must have shape (times, n, n), got {values.shape}.")
     return values
@@ -37,7 +54,10 @@ def checked_matrices(name: str, values: Any) -> np.ndarray:
 
 def checked_elements(elements: Any, n: int) -> list[tuple[int, int]]:
     """Pairs of inputs, at most as many as can be told apart."""
-    elements = [tuple(element) for element in elements]
+    try:
+        elements = [tuple(element) for element in elements]
+    except TypeError as error:
+        raise TypeError(f"`elements` must be pairs (a, b), got {described(elements)}.") from error
     if not elements:
         raise ValueError("`elements` must name at least one element (a, b), got none.")
     if len(elements) > len(STYLES):

@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 
 from .._response import Response
-from ._checks import Measured, checked_depths, checked_elements, checked_matrices, checked_measured
+from ._checks import (
+    Measured,
+    checked_axes,
+    checked_depths,
+    checked_elements,
+    checked_matrices,
+    checked_measured,
+)
 from ._style import (
     DIAGONAL,
     NEUTRAL,
@@ -42,6 +49,7 @@ def plot_kernel_against_depth(
 
     **Raises** `ValueError` where shapes do not fit, or for an element that does not exist.
     """
+    checked_axes(axes)
     kernel = checked_matrices("kernel", kernel)
     depths = checked_depths(depths, len(kernel), "kernel")
     elements = checked_elements(elements, kernel.shape[1])
@@ -81,6 +89,7 @@ def plot_response_against_depth(
 
     **Raises** `ValueError` where shapes do not fit, or for an element that does not exist.
     """
+    checked_axes(axes)
     values = checked_matrices("response", _as_matrices(response))
     depths = checked_depths(depths, len(values), "response")
     n = values.shape[1]

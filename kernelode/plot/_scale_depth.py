@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import instance
 from .._scaling import OptimalScale, OptimalTime, ScaleEstimate, TimeEstimate
-from ._checks import checked_depths
+from ._checks import checked_axes, checked_depths
 from ._style import DIAGONAL, OFF_DIAGONAL, Axes, draw_points, label_plainly, legend_above
 
 
@@ -31,6 +32,9 @@ def plot_scale_against_depth(
 
     **Raises** `ValueError` where lengths or inputs do not fit.
     """
+    checked_axes(axes)
+    for scale in scales:
+        instance("scales", scale, OptimalScale, "a list of what `optimal_residual_scale` returned")
     depths = checked_depths(depths, len(scales), "scales")
     if not np.all(depths > 0):
         raise ValueError(f"`depths` must be positive: the axis is logarithmic; got {depths}.")

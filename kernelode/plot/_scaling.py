@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import instance
 from .._response import Response
 from .._scaling import OptimalScale, ScaleEstimate
+from ._checks import checked_axes, numbers
 from ._style import (
     DIAGONAL,
     OFF_DIAGONAL,
@@ -48,7 +50,14 @@ def plot_response_against_scale(
     - `response`: chi_out, as from `response`, with a leading axis over `scales`.
     - `optimum`: rho*, to mark the mean over elements, shaded by their standard deviation.
     """
+    checked_axes(axes)
+    instance("response", response, Response, "a `Response` with a leading axis over `scales`")
     diagonal = np.asarray(response.diagonal)
+    if numbers("scales", scales).shape != diagonal.shape[:1] or diagonal.ndim != 2:
+        raise ValueError(
+            "`response` must have a leading axis over `scales`, got shape "
+            f"{diagonal.shape} for {np.size(scales)} scales."
+        )
     rows, columns = np.triu_indices(diagonal.shape[-1], 1)
     off_diagonal = np.asarray(response.off_diagonal)[:, rows, columns]
     _band(axes, scales, diagonal, r"diagonal, $\chi_{aa;aa}$", DIAGONAL)
@@ -81,6 +90,7 @@ def plot_evidence_against_scale(
     - `optimum`: rho*, to mark the mean over elements, shaded by their standard deviation.
     - `error_label`: what the error is.
     """
+    checked_axes(axes)
     twin = axes.twinx()
     twin.spines["right"].set_visible(True)
     (left,) = axes.plot(scales, _finite(log_evidence), **_EVIDENCE)

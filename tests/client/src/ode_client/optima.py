@@ -29,6 +29,9 @@ def optima(network: ko.ResNet, kernel: Float[Array, "n n"]) -> Optima:
     assert summary.count == kernel.shape[0] * (kernel.shape[0] - 1) // 2
     estimate: ko.ScaleEstimate = scale.diagonal
     assert bool(jnp.all((estimate.status == ko.STATUS.interior) == estimate.interior))
+    responses: ko.ResponseSummary = ko.response(network, kernel).summary()
+    pairs: ko.Spread = responses.off_diagonal
+    assert pairs.count == summary.count
     time = ko.optimal_flow_time(network, kernel, adjoint=diffrax.RecursiveCheckpointAdjoint())
     law: ko.TimeEstimate = time.diagonal
     assert law.residual_scale(network.depth).shape == estimate.value.shape

@@ -1,0 +1,123 @@
+"""Why a kernel went wrong on its way through depth: overflow, underflow, or an activation that is NaN.
+
+A layer's kernel is judged by its variances alone, and by values of the activation where its inputs fall.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._architecture import AbstractArchitecture
+from ._architecture.base import Layer
+from ._closure import AbstractClosure
+from ._results import RESULTS, choose_result
+from ._triangle import Triangle
+
+#: Standard normals at which an activation is tried: zero, and both signs out to four deviations.
+_TRIED = np.linspace(-4, 4, 33)
+
+
+class Watch(NamedTuple):
+    """What the way through the layers was like: the largest variance while all were finite; whether one
+    became NaN first; whether one that skips a block fell to zero, and of each input the variance from
+    which it fell to zero otherwise, or zero."""
+
+    largest: Float[Array, ""]
+    broken: Array
+    is_nan: Array
+    lost: Array
+    fallen_from: Float[Array, " n"]
+
+
+def begin_watch(variances: Float[Array, " n"]) -> Watch:
+    """Of an input kernel, which is finite."""
+    variances, no = jax.lax.stop_gradient(variances), jnp.zeros((), bool)
+    return Watch(jnp.max(variances), no, no, no, jnp.zeros_like(variances))
+
+
+def variances_of(closure: AbstractClosure, state: Any) -> Float[Array, " n"]:
+    """The diagonal of the mean kernel of a state."""
+    if isinstance(state, Triangle):
+        return state.diagonal
+    return jnp.diagonal(closure.mean_kernel(state))
+
+
+def watch_layer(
+    watch: Watch, layer: Layer, before: Float[Array, " n"], after: Float[Array, " n"]
+) -> Watch:
+    """The watch after one more layer, which took the variances `before` to `after`."""
+    before, after = jax.lax.stop_gradient((before, after))  # or derivatives would carry the watch
+    finite = jnp.all(jnp.isfinite(after))
+    first = ~finite & ~watch.broken
+    tiny = jnp.finfo(after.dtype).tiny
+    fallen = (before >= tiny) & (after < tiny)
+    return Watch(
+        largest=jnp.where(finite, jnp.max(after), watch.largest),
+        broken=watch.broken | first,
+        is_nan=watch.is_nan | (first & jnp.any(jnp.isnan(after))),
+        lost=watch.lost | (jnp.any(fallen) & (layer.skip > 0)),
+        fallen_from=jnp.where(fallen & (layer.scale > 0), before, watch.fallen_from),
+    )
+
+
+def outcome(watch: Watch, network: AbstractArchitecture, last: Any) -> RESULTS:
+    """What a run through all layers came to, whose last state is `last`."""
+    finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
+    fed = (watch.fallen_from > 0) & _feeds(network, watch.fallen_from)
+    underflow = watch.lost | jnp.any(fed)
+    whole = choose_result(underflow, RESULTS.underflow, RESULTS.successful)
+    # Something other than a variance: a covariance, or a moment of order 1/n.
+    is_nan = jnp.where(watch.broken, watch.is_nan, ~finite)
+    broken = broken_result(network, watch.largest, is_nan)
+    broken = choose_result(underflow & ~watch.broken, RESULTS.underflow, broken)
+    return choose_result(finite, whole, broken)
+
+
+def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_nan: Array) -> RESULTS:
+    """Why something is not finite that followed on a kernel of that largest variance. A NaN is the
+    activation's own where that is NaN itself, or neither it nor the kernel is large enough to overflow.
+    """
+    values = network.activation(_inputs(variance))
+    # Fourth moments of what is below this do not overflow.
+    moderate = jnp.asarray(jnp.finfo(values.dtype).max, values.dtype) ** 0.25
+    layers = network.layers()
+    numbers = (
+        values,
+        variance,
+        network.weight_variance,
+        network.bias_variance,
+        layers.scale,
+        layers.skip,
+    )
+    small = jnp.all(jnp.array([jnp.all(jnp.abs(x) < moderate) for x in numbers]))
+    own = jnp.any(jnp.isnan(values))
+    broken = choose_result(is_nan & (own | small), RESULTS.not_a_number, RESULTS.not_finite)
+    # Products of two variances below this are zero, and ratios of them no numbers.
+    vanishing = variance < jnp.asarray(jnp.finfo(values.dtype).tiny, values.dtype) ** 0.5
+    return choose_result(is_nan & vanishing & (variance > 0) & ~own, RESULTS.underflow, broken)
+
+
+def flow_outcome(
+    network: AbstractArchitecture, variances: Float[Array, " n"], result: RESULTS, saved: Any
+) -> RESULTS:
+    """What a flow came to that started from these variances: Diffrax's own `result`, unless it is that
+    the activation is NaN, which a solver only knows as steps that fail, or the saved states overflow."""
+    undefined = jnp.any(jnp.isnan(network.activation(_inputs(jnp.max(variances)))))
+    broken = choose_result(undefined, RESULTS.not_a_number, RESULTS.not_finite)
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(saved)]
+    lost = ~jnp.all(jnp.array([True, *leaves]))
+    done = result == RESULTS.successful
+    return choose_result(jnp.where(done, lost, undefined), broken, result)
+
+
+def _feeds(network: AbstractArchitecture, variances: Float[Array, " n"]) -> Array:
+    """Where sigma does not vanish on the inputs of that variance: the next one is positive."""
+    alive = jnp.any(jax.vmap(lambda q: network.activation(_inputs(q)))(variances) != 0, axis=1)
+    return alive & (network.weight_variance > 0)
+
+
+def _inputs(variance: Float[Array, ""]) -> Float[Array, " tried"]:
+    return jnp.sqrt(jnp.where(variance > 0, variance, 0)) * jnp.asarray(_TRIED, variance.dtype)
