@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,9 +156,3 @@ def by_range(usual: Bool[Array, " n"], ordinary: Callable[..., Any], adapted: Ca
     """`ordinary(*args)` where the fixed nodes serve all inputs, else `adapted(*args)`; one answer for a
     whole batch under vmap, or both would be evaluated."""
     return jax.lax.cond(unvmap_any(~usual), adapted, ordinary, *args)
-
-
-def frozen(activation):
-    """The activation as a constant: where nodes are does not matter to a converged average."""
-    arrays, rest = eqx.partition(activation, eqx.is_inexact_array)
-    return eqx.combine(jax.lax.stop_gradient(arrays), rest)

@@ -23,7 +23,8 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractKinkedActivation
 from .._activation.scale import correlation
-from .adapted import fits, frozen
+from .._kernel import as_constant
+from .adapted import fits
 from .direct import direct_moments
 from .kinked import KinkedSpectra
 from .nodes import BLOCK, TERMS, spectral_rule
@@ -99,7 +100,7 @@ def integrate_table(
     rule = spectral_rule()
     # Up to there the spectra are right to 1e-12 (docs/accuracy.md).
     density = 4.5
-    usual = lambda q: fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach, density)
+    usual = lambda q: fits(as_constant(activation, q, rule.spacing, rule.concentration, rule.reach, density)
     poor = jnp.any(excess > _POOR[c.dtype], axis=0) | ~usual(a)[:, None] | ~usual(b)[None, :]
     found = (value, error) if errors else (value,)
     improve = functools.partial(_improve, order, activation)

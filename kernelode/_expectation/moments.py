@@ -21,8 +21,8 @@ from .._activation.base import (
 )
 from .._activation.homogeneous import homogeneous_errors, homogeneous_moments
 from .._activation.price import directional, mixed_derivative
+from .._kernel import as_constant
 from .._triangle import fold, sides, unfold
-from .adapted import frozen
 from .mehler import integrate_table, moment_table, table_indices
 from .variance import integrate_ladder, variance_ladder
 
@@ -103,7 +103,7 @@ def pair_moments(
         return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
     values = moment_table(order, activation, a, b, c)
     constants = jax.lax.stop_gradient((a, b, c))
-    _, errors = integrate_table(order, frozen(activation), *constants, errors=True)
+    _, errors = integrate_table(order, as_constant(activation, *constants, errors=True)
     return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
 
 

@@ -21,7 +21,8 @@ from .._activation.base import (
     AbstractStraightActivation,
     derivatives,
 )
-from .adapted import adapted_average, by_range, concentration, fits, fixed_average, frozen
+from .._kernel import as_constant
+from .adapted import adapted_average, by_range, concentration, fits, fixed_average
 from .kinked import kinked_rule
 from .large_variance import beyond, large_variance_ladder
 from .nodes import Rule, hermite_functions, line_rule, monotone_rule
@@ -74,7 +75,7 @@ def _ladder(
         if doubling:
             return _integrate_on_adapted_nodes(order, activation, q)[0]
         function = lambda z: integrands(jnp.sqrt(q)[None, :] * z)
-        return fixed_average(function, concentration(frozen(activation), q))
+        return fixed_average(function, concentration(as_constant(activation, q))
 
     return by_range(_usual(activation, q), ordinary, adapted, q)
 
@@ -82,7 +83,7 @@ def _ladder(
 def _usual(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
     """At which variances the fixed rule serves."""
     rule = _rule(activation)
-    return fits(frozen(activation), q, rule.spacing, rule.concentration, rule.reach, density=8.0)
+    return fits(as_constant(activation, q, rule.spacing, rule.concentration, rule.reach, density=8.0)
 
 
 @eqx.filter_jit

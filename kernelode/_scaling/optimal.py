@@ -102,7 +102,7 @@ def _limits(network, unit):
 
 def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
     depth = network.depth
-    frozen, start = jax.lax.stop_gradient((network, q))
+    frozen, start = frozen((network, q))
     flow = diagonal_flow_optimum(frozen, start, refine=False)
     unit = growth_time(frozen, start)
     guess = jnp.maximum(flow.time + flow.correction / depth, flow.time / 2)
@@ -163,7 +163,7 @@ def _finish(network, kernel: Kernel, search: Search, at_end: Float[Array, ""]) -
 
 def _all_pairs(network, kernel) -> ScaleEstimate:
     rows, columns = upper_triangle(kernel.shape[0])
-    positions, *scan = _coarse_scan(*jax.lax.stop_gradient((network, kernel)))
+    positions, *scan = _coarse_scan(*frozen((network, kernel)))
     interval = best_interval(positions, *(x[..., rows, columns] for x in scan))
     one_pair = lambda x: _pair_element(network, *x)
     found = map_in_chunks(one_pair, (pair_entries(kernel), interval), size=64)
@@ -180,7 +180,7 @@ def _coarse_scan(network, kernel):
 
 
 def _pair_element(network, entries, interval: Interval) -> ScaleEstimate:
-    frozen, fixed = jax.lax.stop_gradient((network, entries))
+    frozen, fixed = frozen((network, entries))
     at = lambda u: _at(u, frozen, pair_block(fixed))
     search = maximise(
         _derivatives(at),

@@ -179,7 +179,7 @@ def _integrate(rate, network, y, t0, ts, adjoint) -> Any:
 
 
 def _pair_element(network, pair, times, adjoint) -> TimeEstimate:
-    frozen, fixed = jax.lax.stop_gradient((network, pair))
+    frozen, fixed = frozen((network, pair))
     forward = diffrax.ForwardMode()
     origin = _Leading(pair_block(fixed), jnp.zeros_like(fixed[0]))
     path = _integrate(_leading_rate, frozen, origin, jnp.zeros_like(times[0]), times, forward)
