@@ -151,7 +151,7 @@ def cast(tree, dtype):
     return jax.tree.map(lambda x: x.astype(dtype) if floating(x) else x, tree)
 
 
-def as_constant(tree:
+def as_constant(tree):
     """`tree` as a constant to differentiation; a leaf may be a function, as of a user's activation."""
     arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)

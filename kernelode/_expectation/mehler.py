@@ -100,7 +100,9 @@ def integrate_table(
     rule = spectral_rule()
     # Up to there the spectra are right to 1e-12 (docs/accuracy.md).
     density = 4.5
-    usual = lambda q: fits(as_constant(activation, q, rule.spacing, rule.concentration, rule.reach, density)
+    usual = lambda q: fits(
+        as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, density
+    )
     poor = jnp.any(excess > _POOR[c.dtype], axis=0) | ~usual(a)[:, None] | ~usual(b)[None, :]
     found = (value, error) if errors else (value,)
     improve = functools.partial(_improve, order, activation)

@@ -103,7 +103,7 @@ def pair_moments(
         return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
     values = moment_table(order, activation, a, b, c)
     constants = jax.lax.stop_gradient((a, b, c))
-    _, errors = integrate_table(order, as_constant(activation, *constants, errors=True)
+    _, errors = integrate_table(order, as_constant(activation), *constants, errors=True)
     return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
 
 

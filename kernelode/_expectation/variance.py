@@ -75,7 +75,7 @@ def _ladder(
         if doubling:
             return _integrate_on_adapted_nodes(order, activation, q)[0]
         function = lambda z: integrands(jnp.sqrt(q)[None, :] * z)
-        return fixed_average(function, concentration(as_constant(activation, q))
+        return fixed_average(function, concentration(as_constant(activation), q))
 
     return by_range(_usual(activation, q), ordinary, adapted, q)
 
@@ -83,7 +83,7 @@ def _ladder(
 def _usual(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
     """At which variances the fixed rule serves."""
     rule = _rule(activation)
-    return fits(as_constant(activation, q, rule.spacing, rule.concentration, rule.reach, density=8.0)
+    return fits(as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, density=8.0)
 
 
 @eqx.filter_jit

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
-from .._kernel import Variances
+from .._kernel import Variances, as_constant
 from .newton import implicit, maximise, slope_and_curvature
 from .objective import gain, slope, value_and_slope
 
@@ -57,7 +57,7 @@ def diagonal_flow_optimum(
     Without `refine` by one Newton step from a grid, to a relative 1e-3 or better, without derivatives: a
     start for other searches. `interior` is then what the grid says.
     """
-    frozen, start = frozen((network, q))
+    frozen, start = as_constant((network, q))
     height = lambda k: height_and_drift(frozen)(k)[0]
 
     # F and its slope at K0 and, in v = log(K - K0), from a fine to a coarse distance. In turn: where many

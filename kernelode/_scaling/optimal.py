@@ -12,7 +12,7 @@ from .._arguments import checked_network
 from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
-from .._kernel import Variances, as_block, cast, checked_kernel
+from .._kernel import Variances, as_block, as_constant, cast, checked_kernel
 from .._sizes import check_optima
 from .estimate import OptimalScale, ScaleEstimate, statuses
 from .flow import diagonal_flow_optimum
@@ -102,7 +102,7 @@ def _limits(network, unit):
 
 def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
     depth = network.depth
-    frozen, start = frozen((network, q))
+    frozen, start = as_constant((network, q))
     flow = diagonal_flow_optimum(frozen, start, refine=False)
     unit = growth_time(frozen, start)
     guess = jnp.maximum(flow.time + flow.correction / depth, flow.time / 2)
@@ -163,7 +163,7 @@ def _finish(network, kernel: Kernel, search: Search, at_end: Float[Array, ""]) -
 
 def _all_pairs(network, kernel) -> ScaleEstimate:
     rows, columns = upper_triangle(kernel.shape[0])
-    positions, *scan = _coarse_scan(*frozen((network, kernel)))
+    positions, *scan = _coarse_scan(*as_constant((network, kernel)))
     interval = best_interval(positions, *(x[..., rows, columns] for x in scan))
     one_pair = lambda x: _pair_element(network, *x)
     found = map_in_chunks(one_pair, (pair_entries(kernel), interval), size=64)
@@ -180,7 +180,7 @@ def _coarse_scan(network, kernel):
 
 
 def _pair_element(network, entries, interval: Interval) -> ScaleEstimate:
-    frozen, fixed = frozen((network, entries))
+    frozen, fixed = as_constant((network, entries))
     at = lambda u: _at(u, frozen, pair_block(fixed))
     search = maximise(
         _derivatives(at),

@@ -27,7 +27,7 @@ from .._arguments import check_diffrax
 from .._checks import flag
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
-from .._kernel import Block, cast, checked_kernel
+from .._kernel import Block, as_constant, cast, checked_kernel
 from .._sizes import check_optima
 from .._solve import default_controller
 from .estimate import OptimalTime, TimeEstimate, statuses
@@ -179,7 +179,7 @@ def _integrate(rate, network, y, t0, ts, adjoint) -> Any:
 
 
 def _pair_element(network, pair, times, adjoint) -> TimeEstimate:
-    frozen, fixed = frozen((network, pair))
+    frozen, fixed = as_constant((network, pair))
     forward = diffrax.ForwardMode()
     origin = _Leading(pair_block(fixed), jnp.zeros_like(fixed[0]))
     path = _integrate(_leading_rate, frozen, origin, jnp.zeros_like(times[0]), times, forward)
