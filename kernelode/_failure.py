@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from ._architecture import AbstractArchitecture
 from ._architecture.base import Layer
 from ._closure import AbstractClosure
+from ._expectation import expectation_error, tolerance
 from ._results import RESULTS, choose_result
 from ._triangle import Triangle
 
@@ -23,19 +24,21 @@ _TRIED = np.linspace(-4, 4, 33)
 class Watch(NamedTuple):
     """What the way through the layers was like: the largest variance while all were finite; whether one
     became NaN first; whether one that skips a block fell to zero, and of each input the variance from
-    which it fell to zero otherwise, or zero."""
+    which it fell to zero otherwise, or zero; and the largest relative error of an expectation."""
 
     largest: Float[Array, ""]
     broken: Array
     is_nan: Array
     lost: Array
     fallen_from: Float[Array, " n"]
+    error: Float[Array, ""]
 
 
 def begin_watch(variances: Float[Array, " n"]) -> Watch:
     """Of an input kernel, which is finite."""
     variances, no = jax.lax.stop_gradient(variances), jnp.zeros((), bool)
-    return Watch(jnp.max(variances), no, no, no, jnp.zeros_like(variances))
+    zeros = jnp.zeros_like(variances)
+    return Watch(jnp.max(variances), no, no, no, zeros, jnp.zeros((), variances.dtype))
 
 
 def variances_of(closure: AbstractClosure, state: Any) -> Float[Array, " n"]:
@@ -46,7 +49,11 @@ def variances_of(closure: AbstractClosure, state: Any) -> Float[Array, " n"]:
 
 
 def watch_layer(
-    watch: Watch, layer: Layer, before: Float[Array, " n"], after: Float[Array, " n"]
+    watch: Watch,
+    network: AbstractArchitecture,
+    layer: Layer,
+    before: Float[Array, " n"],
+    after: Float[Array, " n"],
 ) -> Watch:
     """The watch after one more layer, which took the variances `before` to `after`."""
     before, after = jax.lax.stop_gradient((before, after))  # or derivatives would carry the watch
@@ -60,6 +67,7 @@ def watch_layer(
         is_nan=watch.is_nan | (first & jnp.any(jnp.isnan(after))),
         lost=watch.lost | (jnp.any(fallen) & (layer.skip > 0)),
         fallen_from=jnp.where(fallen & (layer.scale > 0), before, watch.fallen_from),
+        error=jnp.maximum(watch.error, expectation_error(network.activation, before)),
     )
 
 
@@ -68,12 +76,18 @@ def outcome(watch: Watch, network: AbstractArchitecture, last: Any) -> RESULTS:
     finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
     fed = (watch.fallen_from > 0) & _feeds(network, watch.fallen_from)
     underflow = watch.lost | jnp.any(fed)
-    whole = choose_result(underflow, RESULTS.underflow, RESULTS.successful)
+    whole = accuracy_result(watch.error)
+    whole = choose_result(underflow, RESULTS.underflow, whole)
     # Something other than a variance: a covariance, or a moment of order 1/n.
     is_nan = jnp.where(watch.broken, watch.is_nan, ~finite)
     broken = broken_result(network, watch.largest, is_nan)
     broken = choose_result(underflow & ~watch.broken, RESULTS.underflow, broken)
     return choose_result(finite, whole, broken)
+
+
+def accuracy_result(error: Float[Array, ""]) -> RESULTS:
+    """Whether expectations of that relative error are accurate enough."""
+    return choose_result(error > tolerance(error.dtype), RESULTS.inaccurate, RESULTS.successful)
 
 
 def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_nan: Array) -> RESULTS:
@@ -110,6 +124,8 @@ def flow_outcome(
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(saved)]
     lost = ~jnp.all(jnp.array([True, *leaves]))
     done = result == RESULTS.successful
+    error = expectation_error(network.activation, jax.lax.stop_gradient(variances))
+    result = choose_result(done, accuracy_result(error), result)
     return choose_result(jnp.where(done, lost, undefined), broken, result)
 
 

@@ -81,7 +81,7 @@ def _propagate(
         one, place = layer
         before = variances_of(closure, state)
         state = closure.push(network, state, one)
-        watch = watch_layer(watch, one, before, variances_of(closure, state))
+        watch = watch_layer(watch, network, one, before, variances_of(closure, state))
         return (state, write(store, place, state), watch), None
 
     carry = (first, write(store, places[0], first), begin_watch(jnp.diagonal(kernel)))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         not_finite = ""
         not_a_number = ""
         underflow = ""
+        inaccurate = ""
         unbounded = ""
         expansion_not_small = ""
 
@@ -48,6 +49,11 @@ else:
         underflow = (
             "A positive variance underflowed to zero: it falls below the smallest number of its dtype at "
             "these variances and depth. Raise one of the variances, reduce the depth, or use float64."
+        )
+        inaccurate = (
+            "A Gaussian expectation over the activation is not known to a relative 1e-6 (1e-3 in "
+            "float32): declare the kinks of a function, `Elementwise(fn, kinks=...)`, or reduce the "
+            "variances."
         )
         unbounded = (
             "The objective keeps improving as the chosen parameters run away: it has no maximum in them."

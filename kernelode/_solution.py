@@ -82,8 +82,9 @@ class Solution(eqx.Module):
     @property
     def quadrature_error(self) -> Float[Array, " times"]:
         """An estimate of the relative error of the Gaussian expectations at the saved depths."""
-        closure = self._moment_closure("quadrature_error")
-        return _over_times(closure.quadrature_error, self.network, self.state)
+        if self.state is None:
+            raise ValueError(_NOTHING_SAVED)
+        return _over_times(self.closure.quadrature_error, self.network, self.state)
 
     def _moment_closure(self, name: str) -> AbstractMomentClosure:
         if not isinstance(self.closure, AbstractMomentClosure):

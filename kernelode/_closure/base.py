@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .._architecture import check_layered
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import instance
+from .._expectation import kernel_error
 from .._start import AbstractStart, FixedGram
 
 
@@ -34,6 +35,11 @@ class AbstractClosure(eqx.Module):
     @abc.abstractmethod
     def mean_kernel(self, state: Any) -> Float[Array, "n n"]:
         """K0 of a state."""
+
+    def quadrature_error(self, network: AbstractArchitecture, state: Any) -> Float[Array, ""]:
+        """An estimate of the relative error of the Gaussian expectations in a state: of those that make
+        the next mean kernel, relative to sqrt(E[sigma_a^2] E[sigma_b^2])."""
+        return kernel_error(network.activation, self.mean_kernel(state))
 
 
 class WidthMoments(NamedTuple):
@@ -67,10 +73,6 @@ class AbstractMomentClosure(AbstractClosure):
     @abc.abstractmethod
     def read_out(self, network: AbstractArchitecture, state: Any) -> WidthMoments:
         """The moments of the read-out's kernel, C_out,W G_sigma + C_out,b."""
-
-    @abc.abstractmethod
-    def quadrature_error(self, network: AbstractArchitecture, state: Any) -> Float[Array, ""]:
-        """An estimate of the relative error of the Gaussian expectations in a state."""
 
 
 class AbstractPairable(AbstractMomentClosure):

@@ -1,3 +1,9 @@
+from .accuracy import (
+    expectation_error as expectation_error,
+    has_known_accuracy as has_known_accuracy,
+    kernel_error as kernel_error,
+    tolerance as tolerance,
+)
 from .moments import (
     Moments as Moments,
     pair_moment as pair_moment,

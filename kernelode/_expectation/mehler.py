@@ -81,7 +81,7 @@ _bind_table = with_derivative("moments", lambda *args: integrate_table(*args), _
 
 
 #: Relative to its natural scale, the error of a moment above which a pair is integrated over the plane.
-_POOR = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-4}
+POOR = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-4}
 
 
 @eqx.filter_jit
@@ -103,7 +103,7 @@ def integrate_table(
     usual = lambda q: fits(
         as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, density
     )
-    poor = jnp.any(excess > _POOR[c.dtype], axis=0) | ~usual(a)[:, None] | ~usual(b)[None, :]
+    poor = jnp.any(excess > POOR[c.dtype], axis=0) | ~usual(a)[:, None] | ~usual(b)[None, :]
     found = (value, error) if errors else (value,)
     improve = functools.partial(_improve, order, activation)
     keep = lambda a, b, c, poor, found: found

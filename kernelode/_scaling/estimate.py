@@ -82,10 +82,16 @@ Estimate = TypeVar("Estimate", ScaleEstimate, TimeEstimate)
 
 
 class OptimalScale(eqx.Module):
-    """rho* for the diagonal elements (n,) and, if they were searched, for the pairs (n, n)."""
+    """rho* for the diagonal elements (n,) and, if they were searched, for the pairs (n, n).
+
+    `quadrature_error` is an estimate of the relative error of the Gaussian expectations (E[sigma^2] and
+    two derivatives) along the inputs' way through networks with their own rho*, the largest of all
+    layers.
+    """
 
     diagonal: ScaleEstimate
     pairs: ScaleEstimate | None
+    quadrature_error: Float[Array, ""] | None = None
 
     @property
     def off_diagonal(self) -> ScaleEstimate:

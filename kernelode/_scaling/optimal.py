@@ -12,6 +12,7 @@ from .._arguments import checked_network
 from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
+from .._expectation import expectation_error, has_known_accuracy
 from .._kernel import Variances, as_block, as_constant, cast, checked_kernel
 from .._sizes import check_optima
 from .estimate import OptimalScale, ScaleEstimate, statuses
@@ -87,9 +88,25 @@ def _optimal_residual_scale(network, kernel, pairs: bool) -> OptimalScale:
     network = cast(network, kernel.dtype)
     variances = jnp.diagonal(kernel)
     diagonal = jax.vmap(lambda q: _diagonal_element(network, q))(variances)
-    if not pairs:
-        return OptimalScale(diagonal=diagonal, pairs=None)
-    return OptimalScale(diagonal=diagonal, pairs=_all_pairs(network, kernel))
+    error = _path_error(network, variances, diagonal)
+    return OptimalScale(diagonal, _all_pairs(network, kernel) if pairs else None, error)
+
+
+def _path_error(network, variances, diagonal: ScaleEstimate) -> Float[Array, ""]:
+    """The largest relative error of an expectation on the inputs' way through networks with their
+    rho*."""
+    if has_known_accuracy(network.activation):
+        return expectation_error(network.activation, variances, order=1)
+    network, variances, diagonal = as_constant((network, variances, diagonal))
+    scales = jnp.where(diagonal.interior, diagonal.value, 0)
+
+    def step(k, profile):
+        error = expectation_error(network.activation, k, order=1)
+        return k + (scales * profile) ** 2 * network.drift(Variances(k)).values, error
+
+    last, errors = jax.lax.scan(step, variances, network.scale_profile())
+    at_end = expectation_error(network.activation, last, order=1)
+    return jnp.maximum(jnp.max(errors), at_end)
 
 
 def _limits(network, unit):
