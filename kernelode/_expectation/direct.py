@@ -59,12 +59,15 @@ def direct_moments(
         weight = step * width * jnp.cosh(s) * _density((y - mu) / spread) / spread
         weight = jnp.where(parallel, jnp.where(k == 0, 1.0, 0.0).astype(dtype), weight)
         terms = derivatives(activation, y, order) * weight[None, :]
+        *sums, sizes = sums
         share = [jnp.where(k % n == 0, float(n), 0.0).astype(dtype) for n in every]
         share = [jnp.where(parallel, 1.0, x).astype(dtype) for x in share]
-        return [total + x * terms for total, x in zip(sums, share)], None
+        sums = [total + x * terms for total, x in zip(sums, share)]
+        return [*sums, sizes + jnp.abs(terms) if errors else sizes], None
 
     zeros = jnp.zeros((order + 1, z.shape[0]), dtype)
-    partners = jax.lax.scan(add, [zeros for _ in every], jnp.arange(inner + 1))[0]
+    start = [*(zeros for _ in every), zeros if errors else zeros[:0, :0]]
+    *partners, sizes = jax.lax.scan(add, start, jnp.arange(inner + 1))[0]
     first = derivatives(activation, jnp.sqrt(a) * z, order)
     i, j = np.array(indices).T
     terms = [first[i] * partner[j] * weights[None, :] for partner in partners]
@@ -73,7 +76,8 @@ def direct_moments(
         return (value,)
     by_outer = _estimate(*(n * jnp.sum(terms[0][:, ::n], 1) for n in every))
     by_inner = _estimate(*(jnp.sum(x, 1) for x in terms))
-    return value, by_outer + by_inner + 16 * jnp.finfo(dtype).eps * jnp.sum(jnp.abs(terms[0]), 1)
+    rounding = 16 * jnp.finfo(dtype).eps * jnp.sum(jnp.abs(first[i]) * sizes[j] * weights[None, :], 1)
+    return value, by_outer + by_inner + rounding
 
 
 def _estimate(fine, middle, coarse) -> Array:

@@ -34,10 +34,11 @@ def _powers(standard: Callable, lines) -> tuple[tuple[float, float], ...]:
     quadratic = (left_slope**2 + right_slope**2) / 2
     mixed = 2 * (right_slope * right_offset - left_slope * left_offset) / root
     terms = [(quadratic, 1.0), (mixed, 0.5), ((left_offset**2 + right_offset**2) / 2, 0.0)]
-    # The remainder falls like u exp(-u) or faster; a kink of the lines at the origin needs the two
-    # sides apart.
-    points, weights = np.polynomial.legendre.leggauss(200)
-    u, step = 40 * (points + 1), 40 * weights
+    # The remainder falls like u exp(-u) or faster: panels of length one up to 80. A kink of the lines at
+    # the origin needs the two sides apart.
+    points, weights = np.polynomial.legendre.leggauss(20)
+    u = (np.arange(80)[:, None] + (points[None, :] + 1) / 2).reshape(-1)
+    step = np.tile(weights / 2, 80)
     remainder = standard(u) ** 2 - (right_slope * u + right_offset) ** 2
     remainder = remainder + standard(-u) ** 2 - (left_offset - left_slope * u) ** 2
     for m in range(_TERMS):

@@ -103,12 +103,17 @@ def integrate_table(
     usual = lambda q: fits(
         as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, density
     )
-    poor = jnp.any(excess > POOR[c.dtype], axis=0) | ~usual(a)[:, None] | ~usual(b)[None, :]
+    fitting = usual(a)[:, None] & usual(b)[None, :]
+    poor = jnp.any(excess > POOR[c.dtype], axis=0) | ~fitting
     found = (value, error) if errors else (value,)
     improve = functools.partial(_improve, order, activation)
     keep = lambda a, b, c, poor, found: found
     found = jax.lax.cond(unvmap_any(poor), improve, keep, a, b, c, poor, found)
-    return found if errors else found[0]
+    if not errors:
+        return found[0]
+    # What is not known of a function with kinks that were not declared, no other integral knows either.
+    unknown = fitting & jnp.isinf(error)
+    return found[0], jnp.where(unknown, jnp.inf, found[1])
 
 
 def _improve(order: int, activation, a, b, c, poor, found):

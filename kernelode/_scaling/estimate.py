@@ -84,8 +84,8 @@ Estimate = TypeVar("Estimate", ScaleEstimate, TimeEstimate)
 class OptimalScale(eqx.Module):
     """rho* for the diagonal elements (n,) and, if they were searched, for the pairs (n, n).
 
-    `quadrature_error` is an estimate of the relative error of the Gaussian expectations (E[sigma^2] and
-    two derivatives) along the inputs' way through networks with their own rho*, the largest of all
+    `quadrature_error` is an estimate of the relative error of the Gaussian expectations, E[sigma^2] and
+    its derivative, along the inputs' way through networks with their own rho*, the largest of all
     layers.
     """
 
