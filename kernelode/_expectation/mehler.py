@@ -112,7 +112,7 @@ def integrate_table(
     if not errors:
         return found[0]
     # What is not known of a function with kinks that were not declared, no other integral knows either.
-    unknown = fitting & jnp.isinf(error)
+    unknown = fitting[None] & jnp.isinf(error)
     return found[0], jnp.where(unknown, jnp.inf, found[1])
 
 
