@@ -22,11 +22,14 @@ from .._activation.base import AbstractSmoothActivation, derivatives
 from .._activation.scale import correlation
 from .adapted import concentration
 
-#: Intervals of the outer and of the inner rule, of which features at a distance from the origin may
-#: need a multiple; divisible by eight, for estimates by halving. The outer steps are 0.04 in t at a
-#: variance of 1e4 and 0.25 at 1e30; the inner ones so small that a density five standard deviations
-#: away is resolved.
-_OUTER, _INNER, _MOST = 320, 192, 2048
+#: Intervals of the outer rule for values, for derivatives, and at most. The steps are 0.04 in t at a
+#: variance of 1e4, and 0.15 where the width is `_FINEST` standard deviations: next to the origin a
+#: value then changes by no more than rounding. Derivatives come from there, and have no such limit.
+_OUTER, _OUTER_DERIVATIVES, _MOST = 576, 1024, 4096
+_FINEST = {4: 1e-9, 8: 1e-17}
+#: Steps of the inner rule in t: a density five standard deviations away is resolved. Features at a
+#: distance from the origin may need smaller ones, of both rules.
+_STEP, _SMALLEST_STEP = 0.08, 0.002
 #: How far the normal densities are followed.
 _REACH = 9.5
 
@@ -37,10 +40,12 @@ def direct_moments(
     """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair; and, if asked for,
     estimates of their errors, from every second and every fourth node."""
     dtype, order = c.dtype, max(max(ij) for ij in indices)
-    outer, inner = _counts(activation, order)
+    finer = _refinement(activation)
+    outer = min(finer * (_OUTER if order == 0 else _OUTER_DERIVATIVES), _MOST)
     corr, gap = correlation(a, b, c)
     tau, slope = jnp.sqrt(b * gap), jnp.sqrt(b) * jnp.clip(corr, -1, 1)
     narrow = concentration(activation, jnp.maximum(a, b))
+    narrow = jnp.maximum(narrow, _FINEST[dtype.itemsize]) if order == 0 else narrow
     limit = jnp.asinh(_REACH / narrow)
     t = limit * jnp.asarray(np.arange(-outer // 2, outer // 2 + 1) / (outer // 2), dtype)
     z = narrow * jnp.sinh(t)
@@ -50,10 +55,13 @@ def direct_moments(
     width = concentration(activation, jnp.ones_like(a))
     mu, spread, parallel = slope * z, jnp.where(tau > 0, tau, 1), tau == 0
     low, high = (jnp.asinh((mu + side * _REACH * tau) / width) for side in (-1, 1))
-    step = (high - low) / inner
+    wanted = max(_STEP / finer / (1 if order == 0 else 2), _SMALLEST_STEP)
+    # A multiple of four, for estimates by halving.
+    inner = 4 * jnp.ceil(jnp.max(high - low) / (4 * wanted)).astype(int) + 16
+    step = (high - low) / inner.astype(dtype)
     every = (1, 2, 4) if errors else (1,)
 
-    def add(sums, k):
+    def add(k, sums):
         s = low + step * k.astype(dtype)
         y = width * jnp.sinh(s)
         weight = step * width * jnp.cosh(s) * _density((y - mu) / spread) / spread
@@ -63,11 +71,11 @@ def direct_moments(
         share = [jnp.where(k % n == 0, float(n), 0.0).astype(dtype) for n in every]
         share = [jnp.where(parallel, 1.0, x).astype(dtype) for x in share]
         sums = [total + x * terms for total, x in zip(sums, share)]
-        return [*sums, sizes + jnp.abs(terms) if errors else sizes], None
+        return [*sums, sizes + jnp.abs(terms) if errors else sizes]
 
     zeros = jnp.zeros((order + 1, z.shape[0]), dtype)
     start = [*(zeros for _ in every), zeros if errors else zeros[:0, :0]]
-    *partners, sizes = jax.lax.scan(add, start, jnp.arange(inner + 1))[0]
+    *partners, sizes = jax.lax.fori_loop(0, inner + 1, add, start)
     first = derivatives(activation, jnp.sqrt(a) * z, order)
     i, j = np.array(indices).T
     terms = [first[i] * partner[j] * weights[None, :] for partner in partners]
@@ -81,21 +89,20 @@ def direct_moments(
 
 
 def _estimate(fine, middle, coarse) -> Array:
-    """Of the error of `fine`, as in `trapezoid`; four times as large, since at a kink that was not declared
-    the changes of two halvings need not have one ratio."""
+    """Of the error of `fine`, as in `trapezoid`; four times as large, since at a kink that was not
+    declared the changes of two halvings need not have one ratio."""
     before, after = jnp.abs(middle - coarse), jnp.abs(fine - middle)
     return 4 * after * jnp.where(before > 8 * after, 8 * after / jnp.where(before > 0, before, 1), 1)
 
 
-def _counts(activation: AbstractSmoothActivation, order: int) -> tuple[int, int]:
-    """Intervals of the two rules: twice as many for derivatives; more for a width w at a distance p,
-    which needs steps of w / 4p in t."""
-    steps = [0.25]
+def _refinement(activation: AbstractSmoothActivation) -> int:
+    """How many times finer both rules are for features of a width w at a distance p from the origin,
+    which need steps of w / 4p in t."""
+    steps = [0.05]
     for distance, width in activation.scales:
         if isinstance(width, float) and distance > 0:
             steps.append(width / (4 * min(distance, 64.0)))
-    factor = (1 if order == 0 else 2) * max(1, math.ceil(0.05 / min(steps)))
-    return min(factor * _OUTER, _MOST), min(factor * _INNER, _MOST)
+    return math.ceil(0.05 / min(steps))
 
 
 def _density(z):

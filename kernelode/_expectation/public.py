@@ -10,6 +10,7 @@ from jaxtyping import Array
 from .._activation.base import AbstractActivation
 from .._checks import as_real_array, described, instance, integer, is_concrete
 from .._custom_types import RealLike
+from .._kernel import cast
 from . import chaos, moments
 from .moments import Moments
 from .nodes import TERMS
@@ -42,6 +43,7 @@ def pair_moments(
     a, b, c = _in_one_dtype(a=a, b=b, c=c)
     _check_pairs(a, b, c)
     shape = c.shape
+    activation = cast(activation, c.dtype)
     found = moments.pair_moments(
         activation, a.reshape(-1), b.reshape(-1), c.reshape(a.size, b.size), order
     )
@@ -67,7 +69,7 @@ def variance_derivatives(activation: AbstractActivation, q: RealLike, order: int
     if q.ndim > 1:
         raise ValueError(f"`q` must be a number or a vector, got shape {q.shape}.")
     _check_variances(q=q)
-    found = moments.variance_derivatives(activation, q.reshape(-1), order)
+    found = moments.variance_derivatives(cast(activation, q.dtype), q.reshape(-1), order)
     return jax.tree.map(lambda x: x.reshape(order + 1, *q.shape), found)
 
 
@@ -89,7 +91,7 @@ def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) ->
     (q,) = _in_one_dtype(q=q)
     _check_numbers(q=q)
     _check_variances(q=q)
-    return chaos.hermite_spectrum(activation, q, int(terms))
+    return chaos.hermite_spectrum(cast(activation, q.dtype), q, int(terms))
 
 
 def pair_coefficients(
@@ -120,7 +122,7 @@ def pair_coefficients(
     a, b, c = _in_one_dtype(a=a, b=b, c=c)
     _check_numbers(a=a, b=b, c=c)
     _check_pairs(a, b, c)
-    return chaos.pair_coefficients(activation, a, b, c, order, terms=int(terms))
+    return chaos.pair_coefficients(cast(activation, c.dtype), a, b, c, order, terms=int(terms))
 
 
 def _checked(activation) -> AbstractActivation:
