@@ -1,15 +1,17 @@
 """What the chaos coefficients of a pair say about one layer: Q, its derivatives, drive and sources.
 
-All at one layer, with c^X_jk = E[f_X h_j(u) h_k(v)], f_ab = sigma_a sigma_b, X in (aa, ab, bb):
+All at one layer, with f_ab = sigma_a sigma_b = sum c^ab_jk :u^j w^k: / sqrt(j! k!), X in (aa, ab, bb):
 
-    Q_X = C_b + C_W c^X_00,    Cov(xi_X, h_j h_k) = C_W c^X_jk,
+    Q_X = C_b + C_W c^X_00,    xi_X = C_W sum c^X_jk W_jk,
     chi = dQ/dK,    1/2 D^2 Q [V],    source of K1 from memory: 1/2 C_W sum c^X_{p+2} R_p.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
 from .._activation.base import (
@@ -17,9 +19,26 @@ from .._activation.base import (
     AbstractHomogeneousActivation,
     AbstractOddActivation,
 )
-from .._expectation.chaos import InputChaos, chaos_coefficients, correlation
+from .._expectation.chaos import (
+    InputChaos,
+    chaos_coefficients,
+    has_kinks,
+    kinks_of,
+    uncorrelated_coefficients,
+)
+from .._expectation.parallel import parallel_coefficients
 from .._expectation.wedge import homogeneous_coefficients
-from .chaos_basis import Degrees, Frame, by_degree, frame, rotated_square, second_power
+from .chaos_basis import (
+    Degrees,
+    Frame,
+    basis_floor,
+    by_degree,
+    frame,
+    lowered,
+    own_frame,
+    rotated_square,
+    second_power,
+)
 
 
 def degree_step(activation: AbstractActivation) -> int:
@@ -43,28 +62,49 @@ def pair_chaos(activation, x: InputChaos, y: InputChaos, qa, qb, c, *, single: b
     """From what two inputs bring; of one input with itself if `single`."""
     top = x.square.shape[0] - 1
     p = np.arange(top + 1)
-    corr, complement = correlation(qa, qb, c)
-    aa = by_degree(
-        jnp.concatenate([x.square[:, None], jnp.zeros((top + 1, top), c.dtype)], 1), p, top + 1
-    )
+    here = frame(qa, qb, c, basis_floor(activation))
+    beside = jnp.zeros((top + 1, top), c.dtype)
+    aa = by_degree(jnp.concatenate([x.square[:, None], beside], 1), p, top + 1)
     if single:
-        return PairChaos(jnp.stack([aa, aa, aa]), frame(qa, qb, corr, jnp.zeros_like(complement)))
+        return PairChaos(jnp.stack([aa, aa, aa]), own_frame(here))
+    square = _pair_square(activation, x, y, qa, qb, here)
+    bb = rotated_square(y.square, here.corr, here.spread)
+    return PairChaos(jnp.stack([aa, by_degree(square, p, top + 1), bb]), here)
+
+
+def _pair_square(activation, x: InputChaos, y: InputChaos, qa, qb, here: Frame) -> Float[Array, "j k"]:
+    """c^ab_jk. Singular pairs are looked after only where a batch has one."""
+    top, corr = x.square.shape[0] - 1, here.corr
+    some, gap = (qa > 0) & (qb > 0), here.gram[1, 1] * here.spread**2
     if isinstance(activation, AbstractHomogeneousActivation):
+        # At zero gap `spread` is one; the wedges' own coefficients have zero there.
+        complement = jnp.where(some & (gap == 0), 0, here.spread)
         square = homogeneous_coefficients(activation, qa, qb, corr, complement, top)[0]
     else:
-        square = chaos_coefficients(x, y, corr, complement)
-    bb = rotated_square(y.square, corr, complement)
-    coefficients = jnp.stack([aa, by_degree(square, p, top + 1), bb])
-    return PairChaos(coefficients, frame(qa, qb, corr, complement))
+        square = chaos_coefficients(x, y, corr, here.spread)
+    if has_kinks(activation):
+        at_parallel = lambda: parallel_coefficients(
+            activation, kinks_of(activation), qa, qb, corr, gap, top
+        )
+        square = _replaced(some & (gap == 0), at_parallel, square)
+    at_zero = lambda: uncorrelated_coefficients(x, y, here.gram[0, 1])
+    return _replaced(~some, at_zero, square)
+
+
+def _replaced(where, function, otherwise):
+    needed = jax.lax.cond(unvmap_any(where), function, lambda: jnp.zeros_like(otherwise))
+    return jnp.where(where, needed, otherwise)
 
 
 class Couplings(NamedTuple):
-    """One layer, for one pair. `drive` is C_W c^X on the kept degrees, `sources` C_W/2 times the
-    weighted c^X two degrees higher, for R on (uu, uv, vv)."""
+    """One layer, for one pair. `expansion` is C_W c^X on the kept degrees, xi = sum expansion W; `drive` is
+    Cov(xi, W), the same but for the variance of w; `sources` is C_W/2 times the weighted c^X two degrees
+    higher, for R on (uu, uw, ww)."""
 
     q: Float[Array, "3"]
     chi: Float[Array, "3 3"]
     curvature: Float[Array, "3 3 3"]
+    expansion: Float[Array, "3 degree k"]
     drive: Float[Array, "3 degree k"]
     sources: Float[Array, "3 3 degree k"]
     turn: Float[Array, "3 3"]
@@ -94,11 +134,13 @@ def couplings(pair: PairChaos, weight_variance, bias_variance, d: Degrees) -> Co
         ],
         axis=1,
     )
+    expansion = c[:, d.p, :width]
     return Couplings(
         q=bias_variance + c[:, 0, 0],
         chi=gradient @ turn,
         curvature=jnp.einsum("xmn,my,nz->xyz", hessian / 8, turn, turn),
-        drive=c[:, d.p, :width],
+        expansion=expansion,
+        drive=lowered(expansion, pair.frame.gram, int(d.p[0])),
         sources=jnp.where(d.inside[None, None], sources, 0),
         turn=turn,
     )

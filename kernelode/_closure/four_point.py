@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
-from .._expectation.chaos import correlation, input_chaos
+from .._expectation.chaos import input_chaos
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import (
     AbstractMomentClosure,
@@ -24,7 +24,19 @@ from .base import (
     check_supported,
     read_out_layer,
 )
-from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_power, turning
+from .chaos_basis import (
+    Degrees,
+    Frame,
+    basis_floor,
+    change_basis,
+    degrees,
+    frame,
+    frame_rate,
+    own_frame,
+    project,
+    second_power,
+    turning,
+)
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
@@ -77,7 +89,7 @@ class WickTower(AbstractPairable):
         gamma = wishart(kernel, elements)
         memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
         if self.start.memory:
-            turns = jax.vmap(second_power)(self._frames(kernel).b)
+            turns = jax.vmap(second_power)(_frames(kernel, d.floor).b)
             rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
             memory = memory.at[:, :, d.second, :3].set(rotated / second_norms(kernel.dtype)[None, None])
         covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
@@ -85,14 +97,15 @@ class WickTower(AbstractPairable):
         return FourPointTower(kernel, memory, jnp.stack([covariance] * 2), jnp.stack([correction] * 2))
 
     def rate(self, network: AbstractArchitecture, state: FourPointTower) -> FourPointTower:
-        step = degree_step(network.activation)
-        frames = self._frames(state.kernel)
+        step, floor = degree_step(network.activation), self._degrees(network).floor
         whole = self._couple(network, state, network.weight_variance, network.bias_variance)
         drift = _matrix(whole.q)
         first, second = all_elements(drift.shape[0])
         own = jax.vmap(pair_matrix)(drift[first, first], drift[second, second], drift[first, second])
         moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
-        turn = jax.vmap(lambda r, q, b: turning(r, q, b, step))(state.memory, own, frames.b)
+        rates = jax.vmap(lambda entries, q: frame_rate(*entries, q, floor))
+        rates = rates(_entries(state.kernel), own)
+        turn = jax.vmap(lambda r, rate: turning(r, rate, step))(state.memory, rates)
         covariance, correction = kernel_rate(whole.chi, whole.sources, state.covariance, state.correction)
         return FourPointTower(drift, moved + turn, covariance, correction)
 
@@ -106,7 +119,7 @@ class WickTower(AbstractPairable):
         covariance = state.covariance
         if isinstance(network, AbstractResidualNetwork):
             d = self._degrees(network)
-            turns = jax.vmap(lambda a: monomials(a)[1])(self._frames(state.kernel).a)
+            turns = jax.vmap(lambda a: monomials(a)[1])(_frames(state.kernel, d.floor).a)
             memory = state.memory[:, :, d.second, :3] * second_norms(state.kernel.dtype)[None, None]
             r2 = jnp.einsum("exm,em->xe", memory, turns)
             kept = jnp.asarray(truncations(d)[:, d.second], r2.dtype)[:, None, None]
@@ -129,12 +142,8 @@ class WickTower(AbstractPairable):
         )
 
     def _degrees(self, network) -> Degrees:
-        return degrees(self.order, degree_step(network.activation))
-
-    def _frames(self, kernel):
-        first, second = all_elements(kernel.shape[0])
-        qa, qb, c = kernel[first, first], kernel[second, second], kernel[first, second]
-        return jax.vmap(lambda qa, qb, c: frame(qa, qb, *correlation(qa, qb, c)))(qa, qb, c)
+        activation = network.activation
+        return degrees(self.order, degree_step(activation), basis_floor(activation))
 
     def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
         d, step = self._degrees(network), degree_step(network.activation)
@@ -158,18 +167,18 @@ class WickTower(AbstractPairable):
             return couplings(pair, weight_variance, bias_variance, d)
 
         here: Couplings = jax.vmap(one_pair)(jnp.asarray(first), jnp.asarray(second))
-        frames = self._frames(kernel)
+        frames = _frames(kernel, d.floor)
 
         # An element's own function, in its own basis and seen from every other.
         number = jnp.asarray(np.where(first == second, 0, 1))
         pick = lambda x: jnp.take_along_axis(x, number.reshape(-1, *[1] * (x.ndim - 1)), axis=1)[:, 0]
-        drive, chi_own, curvature, sources = (
-            pick(x) for x in (here.drive, here.chi, here.curvature, here.sources)
+        expansion, chi_own, curvature, sources = (
+            pick(x) for x in (here.expansion, here.chi, here.curvature, here.sources)
         )
         index = np.stack([first, second], axis=1)
         between = kernel[index[:, None, :, None], index[None, :, None, :]]
         overlap = jnp.einsum("xij,xejk,elk->exil", frames.b, between, frames.b)
-        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, drive)
+        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, expansion)
 
         chi = jnp.zeros((len(first), len(first)), kernel.dtype)
         chi = chi.at[np.arange(len(first))[:, None], own].add(chi_own)
@@ -182,8 +191,8 @@ class WickTower(AbstractPairable):
             chi=chi,
             driven=seen_from,
             sources=Sources(
-                driven=jnp.einsum("tp,xpk,xypk->txy", mask, drive, state.memory),
-                noise=jnp.einsum("tp,ypk,yxpk->txy", mask, drive, seen_from),
+                driven=jnp.einsum("tp,xpk,xypk->txy", mask, expansion, state.memory),
+                noise=jnp.einsum("tp,ypk,yxpk->txy", mask, expansion, seen_from),
                 shift=jnp.einsum("tp,xmpk,xmpk->tx", mask, sources, turned)
                 + jnp.einsum("xyz,txyz->tx", curvature, blocks),
             ),
@@ -194,7 +203,8 @@ class WickTower(AbstractPairable):
         here = self._couple(network, state, weight_variance, bias_variance)
         forth, back = layer.skip**2, layer.scale**2
         kernel = forth * state.kernel + back * _matrix(here.q)
-        before, after = self._frames(state.kernel), self._frames(kernel)
+        floor = self._degrees(network).floor
+        before, after = _frames(state.kernel, floor), _frames(kernel, floor)
         turn = layer.skip * after.b @ before.a
         memory = forth * state.memory + back * (
             here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
@@ -214,6 +224,20 @@ class _Whole(NamedTuple):
     chi: Float[Array, "x x"]
     driven: Float[Array, "e x degree k"]
     sources: Sources
+
+
+def _entries(kernel: Float[Array, "n n"]) -> tuple[Array, Array, Array]:
+    """(K_aa, K_bb, K_ab) of every element."""
+    first, second = all_elements(kernel.shape[0])
+    return kernel[first, first], kernel[second, second], kernel[first, second]
+
+
+def _frames(kernel: Float[Array, "n n"], floor: float) -> Frame:
+    """The bases of all elements."""
+    first, second = all_elements(kernel.shape[0])
+    frames = jax.vmap(lambda *entries: frame(*entries, floor))(*_entries(kernel))
+    own = lambda x: jnp.asarray(first == second).reshape(-1, *[1] * (x.ndim - 1))
+    return jax.tree.map(lambda x, alone: jnp.where(own(x), alone, x), frames, jax.vmap(own_frame)(frames))
 
 
 def _matrix(elements: Float[Array, " x"]) -> Float[Array, "n n"]:

@@ -25,10 +25,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture.base import Layer
-from .._expectation.chaos import correlation
 from .._start import AbstractStart
-from .chaos_basis import Degrees, change_basis, frame, second_power, turning
-from .chaos_couplings import Couplings, PairChaos
+from .chaos_basis import Degrees, change_basis, frame, frame_rate, second_power, turning
+from .chaos_couplings import Couplings
 from .elements import PAIR, wishart
 
 
@@ -50,8 +49,8 @@ def begin_tower(start: AbstractStart, d: Degrees, qa, qb, c, covariance, shift) 
     gamma = wishart(pair_matrix(qa, qb, c), PAIR)
     memory = jnp.zeros((3, len(d.p), d.order + 1), qa.dtype)
     if start.memory:
-        # Cov(D, h_j h_k) = Cov(D, :phi phi:) with the monomials rotated into (uu, uv, vv).
-        rotated = -gamma @ second_power(frame(qa, qb, *correlation(qa, qb, c)).b).T
+        # Cov(D, :u^j w^k:) = Cov(D, :phi phi:) with the monomials rotated into (uu, uw, ww).
+        rotated = -gamma @ second_power(frame(qa, qb, c, d.floor).b).T
         memory = memory.at[:, d.second, :3].set(rotated / second_norms(qa.dtype)[None])
     covariance = start.memory * gamma + covariance
     return Tower(memory, jnp.stack([covariance] * 2), jnp.stack([shift] * 2))
@@ -63,7 +62,7 @@ def truncations(d: Degrees) -> np.ndarray:
 
 
 def second_norms(dtype) -> Float[Array, "3"]:
-    """:uu:, :uv:, :vv: over the orthonormal h_2(u), h_1(u) h_1(v), h_2(v)."""
+    """:uu:, :uw:, :ww: over the coordinates :u^j w^k: / sqrt(j! k!)."""
     return jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], dtype)
 
 
@@ -80,20 +79,21 @@ def tower_sources(layer: Couplings, tower: Tower, d: Degrees) -> Sources:
     per_degree = lambda subscripts, *x: jnp.einsum(subscripts, mask, *x)
     turned = jnp.einsum("my,ypk->mpk", layer.turn, tower.memory)
     return Sources(
-        driven=per_degree("tp,xpk,ypk->txy", layer.drive, tower.memory),
-        noise=per_degree("tp,xpk,ypk->txy", layer.drive, layer.drive),
+        driven=per_degree("tp,xpk,ypk->txy", layer.expansion, tower.memory),
+        noise=per_degree("tp,xpk,ypk->txy", layer.expansion, layer.drive),
         shift=per_degree("tp,xmpk,mpk->tx", layer.sources, turned)
         + jnp.einsum("xyz,tyz->tx", layer.curvature, tower.covariance),
     )
 
 
-def tower_rate(layer: Couplings, pair: PairChaos, tower: Tower, d: Degrees, step: int) -> Tower:
+def tower_rate(layer: Couplings, entries, tower: Tower, d: Degrees, step: int) -> Tower:
     """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
     sources = tower_sources(layer, tower, d)
     drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
+    rate = frame_rate(*entries, drift, d.floor)
     memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
     covariance, correction = kernel_rate(layer.chi, sources, tower.covariance, tower.correction)
-    return Tower(memory + turning(tower.memory, drift, pair.frame.b, step), covariance, correction)
+    return Tower(memory + turning(tower.memory, rate, step), covariance, correction)
 
 
 def tower_push(here: Couplings, tower: Tower, layer: Layer, turned, d: Degrees, step: int) -> Tower:
@@ -129,7 +129,7 @@ def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float
     if not stream:
         return tower.covariance
     gamma = wishart(pair_matrix(qa, qb, c), PAIR)
-    here = frame(qa, qb, *correlation(qa, qb, c))
+    here = frame(qa, qb, c, d.floor)
     memory = tower.memory[:, d.second, :3] * second_norms(qa.dtype)[None]
     r2 = memory @ monomials(here.a).T
     kept = jnp.asarray(truncations(d)[:, d.second], qa.dtype)[:, None, None]
@@ -137,7 +137,7 @@ def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float
 
 
 def monomials(a: Float[Array, "2 2"]) -> Float[Array, "3 3"]:
-    """How :phi_i phi_j:, (ij) in (aa, ab, bb), follow from (:uu:, :uv:, :vv:)."""
+    """How :phi_i phi_j:, (ij) in (aa, ab, bb), follow from (:uu:, :uw:, :ww:)."""
     i, j = PAIR
     return jnp.stack(
         [a[i, 0] * a[j, 0], a[i, 0] * a[j, 1] + a[i, 1] * a[j, 0], a[i, 1] * a[j, 1]], axis=1

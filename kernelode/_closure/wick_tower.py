@@ -12,7 +12,7 @@ from .._chunks import map_in_chunks
 from .._expectation.chaos import InputChaos, coefficient_errors, correlation, input_chaos
 from .._start import AbstractStart, upstream_moments
 from .base import AbstractMomentClosure, WidthMoments, check_supported, read_out_layer
-from .chaos_basis import Degrees, degrees, frame
+from .chaos_basis import Degrees, basis_floor, degrees, frame, own_frame
 from .chaos_couplings import PairChaos, couplings, degree_step, pair_chaos, top_degree
 from .elements import PAIR
 from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
@@ -56,9 +56,8 @@ class WickTowerPairs(AbstractMomentClosure):
         d, step = self._degrees(network), degree_step(network.activation)
 
         def one_pair(pair: PairChaos, tower: Tower, entries):
-            del entries
             layer = couplings(pair, network.weight_variance, network.bias_variance, d)
-            return layer.q[1], tower_rate(layer, pair, tower, d, step)
+            return layer.q[1], tower_rate(layer, entries, tower, d, step)
 
         inputs, (moved, towers) = self._map(network, state, one_pair)
         variances = network.bias_variance + network.weight_variance * inputs.square[:, 0]
@@ -110,7 +109,8 @@ class WickTowerPairs(AbstractMomentClosure):
         return jnp.max(map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK))
 
     def _degrees(self, network) -> Degrees:
-        return degrees(self.order, degree_step(network.activation))
+        activation = network.activation
+        return degrees(self.order, degree_step(activation), basis_floor(activation))
 
     def _inputs(self, network, variances) -> InputChaos:
         # Neither one input alone nor a homogeneous activation expands the partner.
@@ -136,12 +136,14 @@ class WickTowerPairs(AbstractMomentClosure):
 
     def _layer(self, network, state: PairTowers, layer: Layer, weight_variance, bias_variance):
         d, step = self._degrees(network), degree_step(network.activation)
+        alone = state.variances.shape[0] == 1
         combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
 
         def one_pair(pair: PairChaos, tower: Tower, entries):
             here = couplings(pair, weight_variance, bias_variance, d)
             qa, qb, c = (combine(k, q) for k, q in zip(entries, (here.q[0], here.q[2], here.q[1])))
-            there = frame(qa, qb, *correlation(qa, qb, c))
+            there = frame(qa, qb, c, d.floor)
+            there = own_frame(there) if alone else there
             turned = layer.skip * there.b @ pair.frame.a
             return c, tower_push(here, tower, layer, turned, d, step)
 

@@ -12,10 +12,13 @@ one small quadrature per input and one small product per pair, no two-dimensiona
 homogeneous activations polar coordinates are exact at any correlation (`wedge.py`).
 
 The basis, unlike the moments of `moments.py`, is not differentiable at correlation +-1: v is arbitrary
-there. Values are right; derivatives belong to invariant combinations.
+there. Values are right; derivatives belong to invariant combinations. With any number `spread` in the place
+of corr' the same formula gives the coefficients of y = sqrt(b) (corr u + spread w), where w has the variance
+corr'^2 / spread^2: smooth ones, of which `_closure/chaos_basis.py` makes those combinations.
 """
 
 import functools
+import math
 
 import equinox as eqx
 import jax
@@ -28,6 +31,7 @@ from .._activation.base import (
     AbstractActivation,
     AbstractHomogeneousActivation,
     AbstractKinkedActivation,
+    derivatives,
 )
 from .kinked import kinked_steps
 from .moments import Moments
@@ -41,6 +45,11 @@ class InputChaos(eqx.Module):
     - `products`: G_ji, shape (order + 1, terms).
     - `spectrum`: s_m, shape (terms + order,).
     - `square`: E[sigma^2 h_m], shape (order + 1,): the coefficients of the input with itself.
+    - `lowest`: s_m, shape (order + 2,).
+
+    At zero variance `square` and `lowest` are the coefficients of :x^m: / sqrt(m!) instead, to first order
+    in the variance.
+
     - `energies`: E[(sigma h_j)^2], shape (order + 1,).
     - `relative_error`: of the quadrature, by comparison with half of the nodes.
     """
@@ -48,6 +57,7 @@ class InputChaos(eqx.Module):
     products: Float[Array, "*n order terms"]
     spectrum: Float[Array, "*n term"]
     square: Float[Array, "*n order"]
+    lowest: Float[Array, "*n order"]
     energies: Float[Array, "*n order"]
     relative_error: Float[Array, "*n"]
 
@@ -107,11 +117,30 @@ def correlation(a, b, c) -> tuple[Array, Array]:
     return corr, jnp.where(parallel, 0, jnp.sqrt(jnp.where(parallel, 1, gap)))
 
 
+@jax.custom_jvp
+def alignment(a, b, c) -> tuple[Array, Array]:
+    """corr and corr'^2 of a pair, with their derivatives also where inputs are parallel; constant where
+    a variance is zero."""
+    corr, complement = correlation(a, b, c)
+    return corr, complement**2
+
+
+@alignment.defjvp
+def _(primals, tangents):
+    (a, b, c), (da, db, dc) = primals, tangents
+    corr, gap = alignment(a, b, c)
+    some = (a > 0) & (b > 0)
+    inverse = lambda q: jnp.where(some, 1 / jnp.sqrt(jnp.where(some, q, 1)), 0)
+    of_a, of_b = inverse(a), inverse(b)
+    rate = dc * of_a * of_b - corr / 2 * (da * of_a**2 + db * of_b**2)
+    return (corr, gap), (rate, -2 * corr * rate)
+
+
 def input_chaos(
     activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int, *, power: int = 1
 ) -> InputChaos:
     """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power."""
-    if kinks := _kinks(activation):
+    if kinks := kinks_of(activation):
         positive = jnp.where(q > 0, q, 1)
         scale = jnp.sqrt(positive)[None, None]
         z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order)))
@@ -140,26 +169,64 @@ def input_chaos(
         size = jnp.where(energies > 0, energies, 1) if terms > 1 else jnp.max(jnp.abs(square))
         change = jnp.abs(halved(needed) - found) / jnp.where(size > 0, size, 1)
         relative = jnp.max(change) ** 2 + 64 * eps
+    spectrum = basis @ (steps * damping * values)
+    at_zero, squared = _taylor(lambda x: activation(x) ** power, q, order, kinked=bool(kinks))
     return InputChaos(
         products=jnp.einsum("jz,iz->ji", weighted, basis)[:, :terms],
-        spectrum=basis @ (steps * damping * values),
-        square=square,
+        spectrum=spectrum,
+        square=jnp.where(q > 0, square, squared[: order + 1]),
+        lowest=jnp.where(q > 0, _padded(spectrum, order + 2), at_zero),
         energies=energies,
         relative_error=relative,
     )
 
 
-def chaos_coefficients(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+def _padded(x: Float[Array, " m"], length: int) -> Float[Array, " length"]:
+    return jnp.concatenate([x, jnp.zeros((max(length - x.shape[0], 0),), x.dtype)])[:length]
+
+
+def _taylor(fn, q: Float[Array, ""], order: int, *, kinked: bool):
+    """(fn^(m)(0) + q fn^(m+2)(0) / 2) / sqrt(m!) of fn and of its square, m < order + 2; zero for m > 6.
+
+    Averages near zero to first order in q: five orders are all that a layer needs of them (the second
+    derivative of the drift is of fourth order in x). At a kink in zero, the mean of its two sides: what
+    |x| contributes diverges, and is left out as in `_activation/homogeneous.py`.
+    """
+    top = 6
+    x = jnp.asarray([-1e-30, 1e-30] if kinked else [0.0], q.dtype)
+    of_fn = derivatives(fn, x, top)
+    binomial = jnp.asarray(scipy.special.comb(*np.ogrid[: top + 1, : top + 1]), q.dtype)
+    leibniz = lambda m: sum(binomial[m, i] * of_fn[i] * of_fn[m - i] for i in range(m + 1))
+    squared = jnp.stack([leibniz(m) for m in range(top + 1)])
+    roots = jnp.asarray([math.sqrt(math.factorial(m)) for m in range(top + 1)], q.dtype)
+    both = []
+    for sides in (of_fn, squared):
+        mean = jnp.mean(sides, axis=1)
+        both.append(_padded((mean + q / 2 * _padded(mean[2:], top + 1)) / roots, order + 2))
+    return both
+
+
+def chaos_coefficients(x: InputChaos, y: InputChaos, corr, spread) -> Float[Array, "j k"]:
     """c_jk for all j, k up to the inputs' order, of which j + k <= order are meaningful."""
     terms, order = x.products.shape[-1], x.products.shape[-2] - 1
-    return x.products @ _partner(y, corr, complement, order, terms)
+    return x.products @ _partner(y, corr, spread, order, terms)
 
 
-def _partner(y: InputChaos, corr, complement, order: int, terms: int) -> Float[Array, "term k"]:
+def uncorrelated_coefficients(x: InputChaos, y: InputChaos, covariance) -> Float[Array, "j k"]:
+    """c_jk of inputs of which one has zero variance, to first order in Cov(u, w). `lowest` has the units."""
+    order = x.products.shape[-2] - 1
+    roots = jnp.sqrt(jnp.arange(1, order + 2, dtype=covariance.dtype))
+    raised = lambda side: roots * side.lowest[1:]
+    kept = lambda side: side.lowest[: order + 1]
+    by_covariance = raised(x)[:, None] * raised(y)[None, :]
+    return kept(x)[:, None] * kept(y)[None, :] + covariance * by_covariance
+
+
+def _partner(y: InputChaos, corr, spread, order: int, terms: int) -> Float[Array, "term k"]:
     """B_ik."""
     i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
     binomial = jnp.asarray(_binomial_roots(order, terms), corr.dtype)
-    powers = cumulative_powers(corr, terms)[:, None] * cumulative_powers(complement, order + 1)[None, :]
+    powers = cumulative_powers(corr, terms)[:, None] * cumulative_powers(spread, order + 1)[None, :]
     return y.spectrum[i + k] * binomial * powers
 
 
@@ -200,7 +267,12 @@ def _basis(order: int, terms: int) -> np.ndarray:
     return hermite_functions(chaos_rule(order, terms).nodes, terms + order)
 
 
-def _kinks(activation) -> tuple[float, ...]:
+def has_kinks(activation: AbstractActivation) -> bool:
+    return bool(kinks_of(activation))
+
+
+def kinks_of(activation: AbstractActivation) -> tuple[float, ...]:
+    """Where the activation is not smooth."""
     if isinstance(activation, AbstractHomogeneousActivation):
         return (0.0,)
     return activation.kinks if isinstance(activation, AbstractKinkedActivation) else ()

@@ -41,7 +41,8 @@ def homogeneous_coefficients(
     # exp(-r^2/2) = exp(-u^2/4) exp(-v^2/4) twice over, half of it in the Hermite functions.
     density = radial[:, None] * weight[None, :] * jnp.exp(-(radii**2) / 4)[:, None]
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
-    scale = jnp.sqrt(a * b)
+    root = lambda q: jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+    scale = root(a) * root(b)
     value = scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)
     size = scale * jnp.einsum("jrt,rt,krt->jk", jnp.abs(h_u), jnp.abs(density), jnp.abs(h_v))
     return value, 16 * jnp.finfo(dtype).eps * size
