@@ -20,8 +20,10 @@ from .._activation.base import (
     AbstractOddActivation,
 )
 from .._expectation.chaos import (
+    SAFETY,
     InputChaos,
     chaos_coefficients,
+    coefficient_tails,
     has_kinks,
     kinks_of,
     uncorrelated_coefficients,
@@ -72,19 +74,41 @@ def pair_chaos(activation, x: InputChaos, y: InputChaos, qa, qb, c, *, single: b
     return PairChaos(jnp.stack([aa, by_degree(square, p, top + 1), bb]), here)
 
 
-def _pair_square(activation, x: InputChaos, y: InputChaos, qa, qb, here: Frame) -> Float[Array, "j k"]:
+def coefficient_error(activation, inputs, finer, qa, qb, c) -> Float[Array, ""]:
+    """An estimate of the largest error of c^ab_jk, j + k <= order, relative to the natural scale of the two
+    inputs, from what they bring by two rules: a pair of `InputChaos` each."""
+    (x, y), (x_finer, y_finer) = inputs, finer
+    top = x.square.shape[0] - 1
+    here = frame(qa, qb, c, basis_floor(activation))
+    value = _pair_square(activation, x, y, qa, qb, here)
+    change = _pair_square(activation, x_finer, y_finer, qa, qb, here, finer=True) - value
+    error = SAFETY * jnp.abs(change)
+    if not isinstance(activation, AbstractHomogeneousActivation):
+        gap = here.gram[1, 1] * here.spread**2
+        exact = has_kinks(activation) & (gap == 0)
+        complement = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
+        summed = (qa > 0) & (qb > 0) & ~exact
+        error = error + jnp.where(summed, coefficient_tails(x, y, here.corr, complement), 0)
+    kept = np.add.outer(np.arange(top + 1), np.arange(top + 1)) <= top
+    size = jnp.sqrt(jnp.abs(x_finer.square[0])) * jnp.sqrt(jnp.abs(y_finer.square[0]))
+    return jnp.max(jnp.where(kept, error, 0)) / jnp.where(size > 0, size, 1)
+
+
+def _pair_square(
+    activation, x: InputChaos, y: InputChaos, qa, qb, here: Frame, *, finer: bool = False
+) -> Float[Array, "j k"]:
     """c^ab_jk. Singular pairs are looked after only where a batch has one."""
     top, corr = x.square.shape[0] - 1, here.corr
     some, gap = (qa > 0) & (qb > 0), here.gram[1, 1] * here.spread**2
     if isinstance(activation, AbstractHomogeneousActivation):
         # At zero gap `spread` is one; the wedges' own coefficients have zero there.
         complement = jnp.where(some & (gap == 0), 0, here.spread)
-        square = homogeneous_coefficients(activation, qa, qb, corr, complement, top)[0]
+        square = homogeneous_coefficients(activation, qa, qb, corr, complement, top, finer=finer)
     else:
         square = chaos_coefficients(x, y, corr, here.spread)
     if has_kinks(activation):
         at_parallel = lambda: parallel_coefficients(
-            activation, kinks_of(activation), qa, qb, corr, gap, top
+            activation, kinks_of(activation), qa, qb, corr, gap, top, finer=finer
         )
         square = _replaced(some & (gap == 0), at_parallel, square)
     at_zero = lambda: uncorrelated_coefficients(x, y, here.gram[0, 1])

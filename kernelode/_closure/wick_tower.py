@@ -9,11 +9,18 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._chunks import map_in_chunks
-from .._expectation.chaos import InputChaos, coefficient_errors, correlation, input_chaos
+from .._expectation.chaos import SAFETY, InputChaos, input_chaos
 from .._start import AbstractStart, upstream_moments
 from .base import AbstractMomentClosure, WidthMoments, check_supported, read_out_layer
 from .chaos_basis import Degrees, basis_floor, degrees, frame, own_frame
-from .chaos_couplings import PairChaos, couplings, degree_step, pair_chaos, top_degree
+from .chaos_couplings import (
+    PairChaos,
+    coefficient_error,
+    couplings,
+    degree_step,
+    pair_chaos,
+    top_degree,
+)
 from .elements import PAIR
 from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
 
@@ -88,36 +95,34 @@ class WickTowerPairs(AbstractMomentClosure):
         return self._collect(self.mean_kernel(out), out.towers.covariance, out.towers.correction)
 
     def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
-        if isinstance(network.activation, AbstractHomogeneousActivation):
-            return jnp.asarray(1024 * jnp.finfo(state.variances.dtype).eps, state.variances.dtype)
-        inputs = self._inputs(network, state.variances)
-        if state.variances.shape[0] == 1:
-            return jnp.max(inputs.relative_error)
-        top = top_degree(self.order)
-        kept = jnp.asarray(np.add.outer(np.arange(top + 1), np.arange(top + 1)) <= top)
+        q, activation = state.variances, network.activation
+        inputs, finer = (self._inputs(network, q, finer=finer) for finer in (False, True))
+        size = jnp.where(finer.square[:, :1] > 0, finer.square[:, :1], 1)
+        alone = SAFETY * jnp.max(jnp.abs(inputs.square - finer.square) / size)
+        alone = alone + 64 * jnp.finfo(q.dtype).eps
+        if q.shape[0] == 1:
+            return alone
 
         def one_pair(index):
             a, b, c = index
-            at = lambda k: jax.tree.map(lambda leaf: leaf[k], inputs)
-            x, y = at(a), at(b)
-            corr, complement = correlation(state.variances[a], state.variances[b], c)
-            errors = coefficient_errors(x, y, corr, complement)
-            size = jnp.sqrt(jnp.abs(x.square[0] * y.square[0]))
-            return jnp.max(jnp.where(kept, errors, 0)) / jnp.where(size > 0, size, 1)
+            both = lambda inputs: [jax.tree.map(lambda leaf: leaf[k], inputs) for k in (a, b)]
+            return coefficient_error(activation, both(inputs), both(finer), q[a], q[b], c)
 
-        rows, columns = (jnp.asarray(x) for x in input_pairs(state.variances.shape[0]))
-        return jnp.max(map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK))
+        rows, columns = (jnp.asarray(x) for x in input_pairs(q.shape[0]))
+        pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)
+        return jnp.maximum(alone, jnp.max(pairs) + 64 * jnp.finfo(q.dtype).eps)
 
     def _degrees(self, network) -> Degrees:
         activation = network.activation
         return degrees(self.order, degree_step(activation), basis_floor(activation))
 
-    def _inputs(self, network, variances) -> InputChaos:
+    def _inputs(self, network, variances, *, finer: bool = False) -> InputChaos:
         # Neither one input alone nor a homogeneous activation expands the partner.
         alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
         terms = 1 if alone else self.terms
         top = top_degree(self.order)
-        return jax.vmap(lambda q: input_chaos(network.activation, q, top, terms))(variances)
+        one = lambda q: input_chaos(network.activation, q, top, terms, finer=finer)
+        return jax.vmap(one)(variances)
 
     def _map(self, network, state: PairTowers, function):
         """What inputs bring, computed once for each, and `function` of every pair."""

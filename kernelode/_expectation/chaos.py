@@ -34,9 +34,13 @@ from .._activation.base import (
     derivatives,
 )
 from .kinked import kinked_steps
-from .moments import Moments
+from .moments import Moments, variance_moment
 from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
 from .wedge import homogeneous_coefficients
+
+#: Estimates are this times the change by a finer rule. The change is about the error; of a kink between two
+#: nodes it may be a third.
+SAFETY = 4
 
 
 class InputChaos(eqx.Module):
@@ -51,15 +55,13 @@ class InputChaos(eqx.Module):
     in the variance.
 
     - `energies`: E[(sigma h_j)^2], shape (order + 1,).
-    - `relative_error`: of the quadrature, by comparison with half of the nodes.
     """
 
     products: Float[Array, "*n order terms"]
     spectrum: Float[Array, "*n term"]
     square: Float[Array, "*n order"]
-    lowest: Float[Array, "*n order"]
+    lowest: Float[Array, "*n low"]
     energies: Float[Array, "*n order"]
-    relative_error: Float[Array, "*n"]
 
 
 def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms: int) -> Moments:
@@ -69,9 +71,13 @@ def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms:
     """
     if not 1 <= terms <= TERMS:
         raise ValueError(f"`terms` must be between 1 and {TERMS}, got {terms}.")
-    x = input_chaos(activation, q, 0, terms)
-    error = x.relative_error * jnp.sqrt(jnp.abs(x.square[0]))
-    return Moments(x.spectrum, jnp.full_like(x.spectrum, 1) * error)
+    x, finer = (input_chaos(activation, q, 0, terms, finer=finer) for finer in (False, True))
+    change = jnp.abs(x.spectrum - finer.spectrum)
+    # Of one coefficient by itself the change may be small by accident: the largest up to eight orders more.
+    ahead = jnp.concatenate([change[8:], jnp.full((min(8, terms),), jnp.max(change[-8:]))])[:terms]
+    largest = jax.lax.cummax(jnp.maximum(ahead, jnp.max(change[:8])))
+    size = jnp.sqrt(jnp.abs(finer.square[0]))
+    return Moments(x.spectrum, SAFETY * largest + 64 * jnp.finfo(q.dtype).eps * size)
 
 
 def pair_coefficients(
@@ -96,14 +102,30 @@ def pair_coefficients(
     if not 1 <= terms <= TERMS - order:
         raise ValueError(f"`terms` must lie between 1 and {TERMS - order}, got {terms}.")
     corr, complement = correlation(a, b, c)
+    eps = jnp.finfo(corr.dtype).eps
     kept = np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
     if isinstance(activation, AbstractHomogeneousActivation):
-        value, error = homogeneous_coefficients(activation, a, b, corr, complement, order)
+        by_rule = lambda finer: homogeneous_coefficients(
+            activation, a, b, corr, complement, order, finer=finer
+        )
+        value, change, tail = by_rule(False), by_rule(True), jnp.zeros_like(corr)
+        size = _root(variance_moment(activation, a)) * _root(variance_moment(activation, b))
     else:
-        x, y = (input_chaos(activation, q, order, terms) for q in (a, b))
+        (x, y), (x_finer, y_finer) = (
+            [input_chaos(activation, q, order, terms, finer=finer) for q in (a, b)]
+            for finer in (False, True)
+        )
         value = chaos_coefficients(x, y, corr, complement)
-        error = coefficient_errors(x, y, corr, complement)
+        change = chaos_coefficients(x_finer, y_finer, corr, complement)
+        tail = coefficient_tails(x, y, corr, complement)
+        size = jnp.max(_root(x_finer.energies)) * _root(y_finer.square[0])
+    largest = jnp.max(jnp.where(kept, jnp.abs(value - change), 0))
+    error = jnp.broadcast_to(SAFETY * largest + 64 * eps * size + tail, kept.shape)
     return Moments(jnp.where(kept, value, 0), jnp.where(kept, error, 0))
+
+
+def _root(x: Array) -> Array:
+    return jnp.sqrt(jnp.abs(x))
 
 
 def correlation(a, b, c) -> tuple[Array, Array]:
@@ -137,21 +159,28 @@ def _(primals, tangents):
 
 
 def input_chaos(
-    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int, *, power: int = 1
+    activation: AbstractActivation,
+    q: Float[Array, ""],
+    order: int,
+    terms: int,
+    *,
+    power: int = 1,
+    finer: bool = False,
 ) -> InputChaos:
-    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power."""
+    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power.
+    `finer` is for estimates of the error, by the difference."""
     if kinks := kinks_of(activation):
         positive = jnp.where(q > 0, q, 1)
         scale = jnp.sqrt(positive)[None, None]
-        z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order)))
+        z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order), finer=finer))
         basis = scan_hermite(z, terms + order)
         lowest = basis[: order + 1]
     else:
-        rule = chaos_rule(order, terms)
+        rule = chaos_rule(order, terms, finer)
         z, steps = (jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps))
         # Constants as they are used: XLA would slice and transpose them at compile time, slowly.
-        basis = jnp.asarray(_basis(order, terms), q.dtype)
-        lowest = jnp.asarray(_basis(order, terms)[: order + 1], q.dtype)
+        basis = jnp.asarray(_basis(order, terms, finer), q.dtype)
+        lowest = jnp.asarray(_basis(order, terms, finer)[: order + 1], q.dtype)
     root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
     values = activation(root * z) ** power
     low = values[None, :] * lowest
@@ -159,16 +188,6 @@ def input_chaos(
     damping = jnp.exp(-(z**2) / 4)
     square = weighted @ (values * damping)
     energies = jnp.sum(weighted * low, axis=1)
-    eps = jnp.finfo(q.dtype).eps
-    relative = jnp.asarray(1024 * eps, q.dtype)
-    if not kinks:
-        # Every second node: the change is about the square root of the error that is left. An input by
-        # itself needs `square` only, whose integrands oscillate less.
-        halved = lambda x: 2 * (x[:, ::2] @ steps[::2])
-        needed, found = (low**2, energies) if terms > 1 else (low * (values * damping)[None], square)
-        size = jnp.where(energies > 0, energies, 1) if terms > 1 else jnp.max(jnp.abs(square))
-        change = jnp.abs(halved(needed) - found) / jnp.where(size > 0, size, 1)
-        relative = jnp.max(change) ** 2 + 64 * eps
     spectrum = basis @ (steps * damping * values)
     at_zero, squared = _taylor(lambda x: activation(x) ** power, q, order, kinked=bool(kinks))
     return InputChaos(
@@ -177,7 +196,6 @@ def input_chaos(
         square=jnp.where(q > 0, square, squared[: order + 1]),
         lowest=jnp.where(q > 0, _padded(spectrum, order + 2), at_zero),
         energies=energies,
-        relative_error=relative,
     )
 
 
@@ -230,8 +248,8 @@ def _partner(y: InputChaos, corr, spread, order: int, terms: int) -> Float[Array
     return y.spectrum[i + k] * binomial * powers
 
 
-def coefficient_errors(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
-    """Estimates of the errors of `chaos_coefficients`: of the quadratures, and of the sum's tail.
+def coefficient_tails(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+    """Bounds of what the sum of `chaos_coefficients` leaves out.
 
     Cauchy-Schwarz for the terms i >= `terms`, where B_ik^2 <= s_{i+k}^2 times the largest weight there:
     the binomial weights fall beyond i = k corr^2 / corr'^2, and never exceed one.
@@ -244,9 +262,7 @@ def coefficient_errors(x: InputChaos, y: InputChaos, corr, complement) -> Float[
     power = jnp.abs(corr) ** (terms - 1) * cumulative_powers(complement, order + 1)
     falling = jnp.asarray(k, corr.dtype) * corr**2 <= terms * complement**2
     largest = jnp.where(falling, (last * power) ** 2, 1)
-    tail = jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
-    size = jnp.sqrt(x.energies)[:, None] * jnp.sqrt(jnp.abs(y.square[0]))
-    return tail + (x.relative_error + y.relative_error) * size
+    return jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
 
 
 def cumulative_powers(x, count: int):
@@ -263,8 +279,8 @@ def _binomial_roots(order: int, terms: int) -> np.ndarray:
 
 
 @functools.lru_cache
-def _basis(order: int, terms: int) -> np.ndarray:
-    return hermite_functions(chaos_rule(order, terms).nodes, terms + order)
+def _basis(order: int, terms: int, finer: bool) -> np.ndarray:
+    return hermite_functions(chaos_rule(order, terms, finer).nodes, terms + order)
 
 
 def has_kinks(activation: AbstractActivation) -> bool:

@@ -21,13 +21,22 @@ from .nodes import chaos_reach, hermite_functions
 
 
 def parallel_coefficients(
-    activation: AbstractActivation, kinks: tuple[float, ...], a, b, corr, gap, order: int
+    activation: AbstractActivation,
+    kinks: tuple[float, ...],
+    a: Float[Array, ""],
+    b: Float[Array, ""],
+    corr: Float[Array, ""],
+    gap: Float[Array, ""],
+    order: int,
+    *,
+    finer: bool = False,
 ) -> Float[Array, "j k"]:
-    """c_jk, j, k <= order, zero beyond k = 2; differentiable once in a, b, corr and gap."""
+    """c_jk, j, k <= order, zero beyond k = 2; differentiable once in a, b, corr and gap. `finer` is for
+    estimates of the error, by the difference."""
     scales = [jnp.sqrt(jnp.where(q > 0, q, 1)) for q in (a, b)]
     edges = jnp.asarray(mirrored(kinks), corr.dtype)
     inner = jnp.sort(jnp.concatenate([edges / scale for scale in scales]))[None]
-    z, steps = (x[0] for x in panel_steps(inner, chaos_reach(order)))
+    z, steps = (x[0] for x in panel_steps(inner, chaos_reach(order), finer=finer))
     h = hermite_functions(z, order + 1)
     steps = steps * jnp.exp(-(z**2) / 4)
     f, f1 = derivatives(activation, scales[0] * z, 1)
@@ -38,9 +47,11 @@ def parallel_coefficients(
     rest = (z * f - scales[0] * f1)[None] * h - f[None] * lower
     second = rest @ (steps * g1) / (scales[1] * corr)
     columns = (
-        (f * h) @ (steps * g) + gap / 2 * b * second,
-        scales[1] * ((f * h) @ (steps * g1)),
+        (f[None] * h) @ (steps * g) + gap / 2 * b * second,
+        scales[1] * ((f[None] * h) @ (steps * g1)),
         b * second / jnp.sqrt(jnp.asarray(2, corr.dtype)),
     )
     found = jnp.stack(columns[: order + 1], axis=1)
-    return jnp.concatenate([found, jnp.zeros((order + 1, order + 1 - found.shape[1]), corr.dtype)], axis=1)
+    return jnp.concatenate(
+        [found, jnp.zeros((order + 1, order + 1 - found.shape[1]), corr.dtype)], axis=1
+    )
