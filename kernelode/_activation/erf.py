@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from .angle import angle
 from .base import AbstractClosedFormActivation, AbstractOddActivation
+from .scale import determinant, pair_factor
 
 
 class Erf(AbstractClosedFormActivation, AbstractOddActivation):
@@ -19,10 +20,13 @@ class Erf(AbstractClosedFormActivation, AbstractOddActivation):
     ) -> Float[Array, "*shape"]:
         """(2/pi) asin(2c / sqrt((1+2a)(1+2b))) (Williams 1998, eq. 11).
 
-        Written as an arc tangent, which keeps its digits where the argument approaches one.
+        Written as an arc tangent, which keeps its digits where the argument approaches one:
+        (1+2a)(1+2b) - 4c^2 = 1 + 2(a + b) + 4(ab - c^2).
         """
-        determinant = a * b - c * c
-        return 2 / jnp.pi * angle(2 * c, jnp.sqrt(1 + 2 * (a + b) + 4 * determinant))
+        f = pair_factor(1 + a, 1 + b).value
+        a, b, c = a * f, b * f, c * f
+        square = f * (f + 2 * (a + b)) + 4 * determinant(a, b, c)
+        return 2 / jnp.pi * angle(2 * c, jnp.sqrt(square))
 
     def variance_moment(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 2 / jnp.pi * angle(2 * q, jnp.sqrt(1 + 4 * q))

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from .angle import angle
 from .base import AbstractClosedFormActivation
+from .scale import determinant, pair_factor
 
 
 class GELU(AbstractClosedFormActivation):
@@ -21,7 +22,9 @@ class GELU(AbstractClosedFormActivation):
 
         with D = sqrt((1+a)(1+b) - c^2) (Tsuchida et al. 2021, in this form in docs/theory.md).
         """
-        determinant = a * b - c * c
-        root = jnp.sqrt(1 + a + b + determinant)
-        numerator = determinant + c * c * (1 / (1 + a) + 1 / (1 + b))
-        return c / 4 + (c * angle(c, root) + numerator / root) / (2 * jnp.pi)
+        f = pair_factor(1 + a, 1 + b).value
+        a_f, b_f, c_f = a * f, b * f, c * f
+        gap = determinant(a_f, b_f, c_f)
+        root = jnp.sqrt(f * (f + a_f + b_f) + gap)
+        numerator = gap + c_f * c_f * (1 / (1 + a) + 1 / (1 + b))
+        return c / 4 + (c * angle(c_f, root) + numerator / (f * root)) / (2 * jnp.pi)

@@ -10,11 +10,16 @@ derivatives along such directions are exact, and of the divergent part none is i
 holds at zero variance.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from .angle import angle
+from .price import mixed_derivative
+from .scale import determinant, pair_factor
 
 
 def homogeneous_second_moment(negative_slope, positive_slope, a: Array, b: Array, c: Array) -> Array:
@@ -22,6 +27,20 @@ def homogeneous_second_moment(negative_slope, positive_slope, a: Array, b: Array
     odd = ((positive_slope + negative_slope) / 2).astype(c.dtype)
     even = ((positive_slope - negative_slope) / 2).astype(c.dtype)
     return odd**2 * c + even**2 * _mean_absolute_product(a, b, c)
+
+
+def homogeneous_moments(
+    negative_slope, positive_slope, a: Array, b: Array, c: Array, orders
+) -> dict[tuple[int, int], Array]:
+    """{(i, j): E[sigma^(i) sigma^(j)]} for the (i, j) of `orders`, at any scale: homogeneous of degree
+    1 - (i + j) / 2 in the three arguments together."""
+    moment = functools.partial(homogeneous_second_moment, negative_slope, positive_slope)
+    f = pair_factor(a, b)
+    at_scale = (a * f.value, b * f.value, c * f.value)
+    power = lambda k: f.inverse if k == 0 else f.value ** (k - 1)
+    return {
+        (i, j): mixed_derivative(moment, i, j, *at_scale) * power((i + j) // 2) for i, j in orders
+    }
 
 
 def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -> dict:
@@ -67,10 +86,9 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _root_determinant(a, b, c):
     """D = sqrt(ab - c^2); differences that are rounding count as zero."""
-    scale = a * b
-    determinant = scale - c * c
-    singular = determinant <= 8 * jnp.finfo(c.dtype).eps * scale
-    return jnp.where(singular, 0, jnp.sqrt(jnp.where(singular, 1, determinant)))
+    f = pair_factor(a, b)
+    square = determinant(a * f.value, b * f.value, c * f.value)
+    return jnp.where(square == 0, 0, f.inverse * jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
 @_root_determinant.defjvp

@@ -27,6 +27,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float
 
+from .._activation import scale
 from .._activation.base import (
     AbstractActivation,
     AbstractHomogeneousActivation,
@@ -131,12 +132,9 @@ def _root(x: Array) -> Array:
 def correlation(a, b, c) -> tuple[Array, Array]:
     """corr and corr' of a pair; zero correlation where a variance is zero. Inputs whose corr'^2 is
     rounding count as parallel."""
-    positive = (a > 0) & (b > 0)
-    product = jnp.where(positive, a * b, 1)
-    corr = jnp.clip(jnp.where(positive, c / jnp.sqrt(product), 0), -1, 1)
-    gap = jnp.where(positive, (product - c * c) / product, 1)
+    corr, gap = scale.correlation(a, b, c)
     parallel = gap <= max(1e-12, 32 * jnp.finfo(gap.dtype).eps)
-    return corr, jnp.where(parallel, 0, jnp.sqrt(jnp.where(parallel, 1, gap)))
+    return jnp.clip(corr, -1, 1), jnp.where(parallel, 0, jnp.sqrt(jnp.where(parallel, 1, gap)))
 
 
 @jax.custom_jvp

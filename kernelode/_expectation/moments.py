@@ -6,10 +6,10 @@ parameters; at equal and parallel inputs and at zero variance too. For kinked ac
 that are infinite at correlation +-1 are dealt with as `_activation/homogeneous.py` says.
 """
 
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,7 +18,8 @@ from .._activation.base import (
     AbstractClosedFormActivation,
     AbstractHomogeneousActivation,
 )
-from .._activation.homogeneous import homogeneous_errors
+from .._activation.homogeneous import homogeneous_errors, homogeneous_moments
+from .._activation.price import directional, mixed_derivative
 from .._triangle import fold, sides, unfold
 from .mehler import moment_table, sum_series, table_indices
 from .variance import integrate_ladder, variance_ladder
@@ -88,42 +89,25 @@ def pair_moments(
     Where a moment is infinite or is not known, its estimate is infinite.
     """
     if isinstance(activation, AbstractHomogeneousActivation):
-        closed = {ij: _price(activation, a, b, c, *ij) for ij in table_indices(order)}
-        errors = homogeneous_errors(*activation.slopes, a[:, None], b[None, :], c, closed)
+        rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
+        closed = homogeneous_moments(*activation.slopes, rows, columns, c, table_indices(order))
+        errors = homogeneous_errors(*activation.slopes, rows, columns, c, closed)
         return {ij: Moments(value, errors[ij]) for ij, value in closed.items()}
     if isinstance(activation, AbstractClosedFormActivation):
         size = jnp.sqrt(jnp.abs(variance_moment(activation, a)))[:, None]
         size = size * jnp.sqrt(jnp.abs(variance_moment(activation, b)))[None, :]
-        closed = {ij: _price(activation, a, b, c, *ij) for ij in table_indices(order)}
+        moment = functools.partial(pair_moment, activation)
+        closed = {ij: mixed_derivative(moment, *ij, a, b, c) for ij in table_indices(order)}
         return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
     values, errors = sum_series(order, activation, a, b, c)
     return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
-
-
-def _price(activation, a, b, c, i: int, j: int):
-    """E[sigma^(i) sigma^(j)] as a derivative of the closed form E[sigma sigma]."""
-    shared = i % 2
-    function = lambda a, b, c: pair_moment(activation, a, b, c)
-    for argument, times in ((0, (i - shared) // 2), (1, (j - shared) // 2), (2, shared)):
-        for _ in range(times):
-            function = _directional(function, argument)
-    return 2.0 ** ((i + j) // 2 - shared) * function(a, b, c)
-
-
-def _directional(function, argument: int):
-    def derivative(*args):
-        tangents = [jnp.zeros_like(x) for x in args]
-        tangents[argument] = jnp.ones_like(args[argument])
-        return jax.jvp(function, args, tuple(tangents))[1]
-
-    return derivative
 
 
 def _nested_derivatives(function, q, order: int):
     values = []
     for _ in range(order + 1):
         values.append(function(q))
-        function = _directional(function, 0)
+        function = directional(function, 0)
     return jnp.stack(values)
 
 
