@@ -35,6 +35,11 @@ class Degrees(NamedTuple):
         """Where p = 2 is, which every tower has."""
         return int(np.argmax(self.p == 2))
 
+    @property
+    def neglected(self) -> int:
+        """The lowest degree that is left out."""
+        return int(self.p[-1] + self.p[0])
+
 
 @functools.lru_cache
 def degrees(order: int, step: int) -> Degrees:

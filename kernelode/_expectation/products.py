@@ -1,19 +1,129 @@
-"""Fourth moments of a pair, E[sigma(x)^{4-j} sigma(y)^j] for j = 0 .. 4.
+"""Expectations of products of sigma and its derivatives beyond E[sigma sigma], by Mehler's series.
 
-By Hermite spectra of the powers sigma, sigma^2, sigma^3 and Mehler's series; for positively homogeneous
-activations by polar coordinates.
+E[f(x) g(y)] = sum_m corr^m f_m g_m for any two functions: a power of sigma or of a derivative is one
+more Hermite spectrum of its input, and belongs to the input. For positively homogeneous activations
+polar coordinates are exact at any correlation.
 """
 
+from typing import NamedTuple
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractActivation, AbstractHomogeneousActivation
-from .chaos import correlation, cumulative_powers, input_chaos
+from .._activation.base import (
+    AbstractActivation,
+    AbstractHomogeneousActivation,
+    AbstractKinkedActivation,
+    derivatives,
+)
+from .chaos import correlation, cumulative_powers, input_chaos, scan_hermite
+from .kinked import kinked_steps
+from .nodes import chaos_reach, chaos_rule, hermite_functions
 
 _TERMS = 512
+
+
+class InputProducts(eqx.Module):
+    """What one input contributes to `pair_products`.
+
+    - `spectra`: of sigma, sigma^2, sigma^3, sigma'^2 and sigma''^2.
+    - `remainders`: E[f^2] less what the spectrum has of it, f the same five.
+    """
+
+    spectra: Float[Array, "*n 5 term"]
+    remainders: Float[Array, "*n 5"]
+
+
+class SingleProducts(eqx.Module):
+    """Expectations of one input: E[sigma^2 h_p(z)], E[sigma^4], and E[((sigma^2)''/2)^2], infinite where
+    the derivative is no function."""
+
+    square: Float[Array, "*n p"]
+    fourth: Float[Array, "*n"]
+    curvature: Float[Array, "*n"]
+
+
+class PairProducts(NamedTuple):
+    """Expectations of a pair: E[sigma_a^{4-j} sigma_b^j], and how large the functions are whose chaos
+    the source of K1 consists of, E[(sigma''_a sigma_b / 2)^2], E[(sigma'_a sigma'_b)^2],
+    E[(sigma_a sigma''_b / 2)^2]: infinite for activations with kinks, upper ends otherwise."""
+
+    fourth: Float[Array, "5"]
+    remainder: Float[Array, ""]
+    sources: Float[Array, "3"]
+
+
+def input_products(activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int):
+    """The spectra of one input of variance `q`, on the nodes of `input_chaos`. Homogeneous activations
+    need none."""
+    if isinstance(activation, AbstractHomogeneousActivation):
+        return InputProducts(jnp.zeros((5, 0), q.dtype), jnp.zeros((5,), q.dtype))
+    z, steps, basis = _rule(activation, q, order, terms)
+    value, slope, curvature = derivatives(activation, _root(q) * z, 2)
+    functions = jnp.stack([value, value**2, value**3, slope**2, curvature**2])
+    density = jnp.exp(-(z**2) / 4)
+    spectra = (functions * (steps * density)[None]) @ basis.T
+    energies = functions**2 @ (steps * density**2)
+    return InputProducts(spectra, jnp.maximum(energies - jnp.sum(spectra**2, axis=1), 0))
+
+
+def single_products(activation: AbstractActivation, q: Float[Array, ""], top: int) -> SingleProducts:
+    """Of one input of variance `q`, up to the degree `top`."""
+    z, steps, basis = _rule(activation, q, top, 1, top + 1)
+    value, slope, curvature = derivatives(activation, _root(q) * z, 2)
+    weights = steps * jnp.exp(-(z**2) / 4)
+    weighted = value**2 * weights
+    kinked = isinstance(activation, AbstractKinkedActivation)
+    return SingleProducts(
+        square=basis @ weighted,
+        fourth=weighted @ (value**2 * jnp.exp(-(z**2) / 4)),
+        curvature=jnp.asarray(jnp.inf, q.dtype)
+        if kinked
+        else (slope**2 + value * curvature) ** 2 @ (weights * jnp.exp(-(z**2) / 4)),
+    )
+
+
+def pair_products(
+    activation: AbstractActivation, x: InputProducts, y: InputProducts, fourths, qa, qb, c
+) -> PairProducts:
+    """Of a pair; `fourths` are E[sigma_a^4] and E[sigma_b^4]."""
+    corr, complement = correlation(qa, qb, c)
+    infinite = jnp.full((3,), jnp.inf, corr.dtype)
+    if isinstance(activation, AbstractHomogeneousActivation):
+        return PairProducts(_homogeneous(activation, qa, qb, c), jnp.zeros_like(corr), infinite)
+    terms = x.spectra.shape[-1]
+    powers = cumulative_powers(corr, terms)
+    left, right = np.array([2, 1, 0, 4, 3, 1]), np.array([0, 1, 2, 1, 3, 4])
+    series = jnp.sum(powers[None, :] * x.spectra[left] * y.spectra[right], axis=1)
+    # Cauchy-Schwarz for the orders that are left out.
+    beyond = jnp.abs(corr) ** terms * jnp.sqrt(x.remainders[left] * y.remainders[right])
+    fourth = jnp.concatenate([fourths[:1], series[:3], fourths[1:]])
+    if isinstance(activation, AbstractKinkedActivation):
+        return PairProducts(fourth, beyond[1], infinite)
+    quarter = jnp.asarray([0.25, 1, 0.25], corr.dtype)
+    return PairProducts(fourth, beyond[1], quarter * (series[3:] + beyond[3:]))
+
+
+def _root(q):
+    return jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+
+
+def _rule(activation, q, order: int, terms: int, count: int | None = None):
+    """Nodes and steps of E[sigma h_j h_i], j <= order, i < terms, and `count` Hermite functions there."""
+    count = terms if count is None else count
+    if isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
+        homogeneous = isinstance(activation, AbstractHomogeneousActivation)
+        kinks = (0.0,) if homogeneous else activation.kinks
+        scale = jnp.where(q > 0, q, 1)[None, None] ** 0.5 if not homogeneous else jnp.ones((1, 1))
+        z, steps = (x[0].astype(q.dtype) for x in kinked_steps(kinks, scale, chaos_reach(order)))
+        return z, steps, scan_hermite(z, count)
+    rule = chaos_rule(order, terms)
+    basis = hermite_functions(rule.nodes, count)
+    return tuple(jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps, basis))
 
 
 def pair_fourth_moments(
