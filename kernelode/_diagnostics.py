@@ -91,7 +91,7 @@ def source_mismatch(
     """
     closure = WickTower(16) if exact is None else exact
     solution = solve_pairs(network, kernel, ts, closure=closure)
-    return _source_mismatch(solution.network, solution.state, closure.pairs(), GOnly().pairs())
+    return _source_mismatch(solution.network, solution.state, solution.closure, GOnly().pairs())
 
 
 @eqx.filter_jit

@@ -42,7 +42,8 @@ def propagate(
     """
     kernel = checked_kernel(kernel)
     saved = checked_layers(layers, network.depth, range(network.depth + 1))
-    solution = _propagate(network, kernel, MeanOnly() if closure is None else closure, saved)
+    closure = MeanOnly() if closure is None else closure.prepare(network, kernel)
+    solution = _propagate(network, kernel, closure, saved)
     if throw:
         solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
     return solution

@@ -59,7 +59,8 @@ def solve(
     kernel = checked_kernel(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
     options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
-    solution = _solve(network, kernel, ts, MeanOnly() if closure is None else closure, options)
+    closure = MeanOnly() if closure is None else closure.prepare(network, kernel, ts)
+    solution = _solve(network, kernel, ts, closure, options)
     if throw:
         solution = solution.result.error_if(solution, solution.result != RESULTS.successful)
     return solution

@@ -48,6 +48,11 @@ class Degrees(NamedTuple):
         """Where p = 2 is, which every tower has."""
         return int(np.argmax(self.p == 2))
 
+    @property
+    def neglected(self) -> int:
+        """The lowest degree that is left out."""
+        return int(self.p[-1] + self.p[0])
+
 
 def basis_floor(activation: AbstractActivation) -> float:
     """How far `spread`^2 stays from zero. The coefficients of a smooth activation grow by a factor of at
@@ -138,6 +143,13 @@ def own_frame(here: Frame) -> Frame:
         here.gram.at[1].set(0).at[0, 1].set(0),
         jnp.ones_like(here.corr),
         here.spread,
+    )
+
+
+def units(gram: Float[Array, "2 2"]) -> Float[Array, "2"]:
+    """One over the deviations of u and w, which make the basis orthonormal; zero for what a pair lacks."""
+    return jnp.stack(
+        [jnp.where(g > 0, 1 / jnp.sqrt(jnp.where(g > 0, g, 1)), 0) for g in jnp.diagonal(gram)]
     )
 
 

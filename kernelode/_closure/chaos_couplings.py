@@ -29,6 +29,7 @@ from .._expectation.chaos import (
     uncorrelated_coefficients,
 )
 from .._expectation.parallel import parallel_coefficients
+from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients
 from .chaos_basis import (
     Degrees,
@@ -40,7 +41,9 @@ from .chaos_basis import (
     own_frame,
     rotated_square,
     second_power,
+    units,
 )
+from .truncation import Tails, contraction_rate, parseval_tail, source_tail
 
 
 def degree_step(activation: AbstractActivation) -> int:
@@ -123,18 +126,27 @@ def _replaced(where, function, otherwise):
 class Couplings(NamedTuple):
     """One layer, for one pair. `expansion` is C_W c^X on the kept degrees, xi = sum expansion W; `drive` is
     Cov(xi, W), the same but for the variance of w; `sources` is C_W/2 times the weighted c^X two degrees
-    higher, for R on (uu, uw, ww)."""
+    higher, for the R^Y that S_X contains (`SOURCES`); `noise` is Cov(xi, xi) of all degrees."""
 
     q: Float[Array, "3"]
     chi: Float[Array, "3 3"]
     curvature: Float[Array, "3 3 3"]
     expansion: Float[Array, "3 degree k"]
     drive: Float[Array, "3 degree k"]
-    sources: Float[Array, "3 3 degree k"]
-    turn: Float[Array, "3 3"]
+    sources: Float[Array, "5 degree k"]
+    noise: Float[Array, "3 3"]
+    tails: Tails
 
 
-def couplings(pair: PairChaos, weight_variance, bias_variance, d: Degrees) -> Couplings:
+def couplings(
+    pair: PairChaos,
+    products: PairProducts,
+    curvatures: Float[Array, "2"],
+    weight_variance,
+    bias_variance,
+    d: Degrees,
+) -> Couplings:
+    """`curvatures` are E[((sigma^2)''/2)^2] of the two inputs."""
     c, turn = weight_variance * pair.coefficients, second_power(pair.frame.b)
     root = lambda x: jnp.asarray(np.sqrt(x), c.dtype)
     gradient = jnp.stack([root(2.0) * c[:, 2, 0], 2 * c[:, 2, 1], root(2.0) * c[:, 2, 2]], axis=1) / 2
@@ -147,24 +159,83 @@ def couplings(pair: PairChaos, weight_variance, bias_variance, d: Degrees) -> Co
         ],
         axis=1,
     )
-    width = d.order + 1
-    shifted = lambda k: c[:, d.p + 2, k : k + width] / 2
-    j, k = d.j, d.k[None, :]
-    sources = jnp.stack(
-        [
-            shifted(0) * root((j + 1.0) * (j + 2))[None],
-            2 * shifted(1) * root((j + 1.0) * (k + 1))[None],
-            shifted(2) * root((k + 1.0) * (k + 2))[None],
-        ],
-        axis=1,
-    )
-    expansion = c[:, d.p, :width]
+    q, chi = bias_variance + c[:, 0, 0], gradient @ turn
+    expansion, sources = c[:, d.p, : d.order + 1], _sources(c, turn, d)
+    drive = lowered(expansion, pair.frame.gram, int(d.p[0]))
+    size = weight_variance**2 * products.fourth[_FACTORS]
+    noise = size - c[:, 0, 0][:, None] * c[:, 0, 0][None, :]
     return Couplings(
-        q=bias_variance + c[:, 0, 0],
-        chi=gradient @ turn,
+        q=q,
+        chi=chi,
         curvature=jnp.einsum("xmn,my,nz->xyz", hessian / 8, turn, turn),
         expansion=expansion,
-        drive=lowered(expansion, pair.frame.gram, int(d.p[0])),
-        sources=jnp.where(d.inside[None, None], sources, 0),
-        turn=turn,
+        drive=drive,
+        sources=sources,
+        noise=noise,
+        tails=_tails(
+            pair, products, curvatures, weight_variance, q, chi, expansion, drive, sources, noise, size, d
+        ),
+    )
+
+
+def _sources(c, turn, d: Degrees) -> Float[Array, "5 degree k"]:
+    """The functions that R meets in S, for (X, Y) of `SOURCES`: two degrees down, weighted."""
+    width, j, k = d.order + 1, d.j, d.k[None, :]
+    root = lambda x: jnp.asarray(np.where(d.inside, np.sqrt(x), 0), c.dtype)
+    weights = root((j + 1.0) * (j + 2)) / 2, root((j + 1.0) * (k + 1)), root((k + 1.0) * (k + 2)) / 2
+    along = lambda x: [c[x, d.p + 2, m : m + width] * weights[m] for m in range(3)]
+    rotate = lambda parts, y: sum(part * turn[m, y] for m, part in enumerate(parts))
+    aa, ab, bb = along(0), along(1), along(2)
+    return jnp.stack([aa[0] * turn[0, 0], *(rotate(ab, y) for y in range(3)), rotate(bb, 2)])
+
+
+#: The elements (X, Y) of (aa, ab, bb) for which S_X contains R^Y.
+SOURCES = (np.array([0, 1, 1, 1, 2]), np.array([0, 0, 1, 2, 2]))
+
+#: How often b occurs in f_X f_Y, X and Y in (aa, ab, bb).
+_FACTORS = np.add.outer([0, 1, 2], [0, 1, 2])
+
+
+def _tails(
+    pair: PairChaos,
+    products: PairProducts,
+    curvatures,
+    weight_variance,
+    q,
+    chi,
+    expansion,
+    drive,
+    sources,
+    noise,
+    size,
+    d: Degrees,
+) -> Tails:
+    """Chaos e in (a, ab, b), which the functions f_aa, f_ab, f_bb live in."""
+    dtype = drive.dtype
+    squared = weight_variance**2
+    total = jnp.diagonal(noise) + squared * products.remainder * jnp.asarray([0, 1, 0], dtype)
+    energies = jnp.concatenate([curvatures[:1], products.sources, curvatures[1:]])
+    # The inverse deviations of the inputs, and an orthonormal basis; zero for what is lacking.
+    here = pair.frame
+    of_u, of_w = units(here.gram)
+    of_a, of_b = of_u * here.b[0, 0], jnp.where(of_w + here.corr**2 > 0, here.spread / here.a[1, 1], 0)
+    corr = jnp.abs(here.corr)
+    square_norms = lambda f: f * lowered(f, here.gram, int(d.p[0]))
+    one = jnp.ones((), dtype)
+    drift = jnp.stack([jnp.stack([q[0], q[1]]), jnp.stack([q[1], q[2]])])
+    return Tails(
+        drive=parseval_tail(total, jnp.sum(expansion * drive, axis=(1, 2)), jnp.diagonal(size)),
+        source=jnp.zeros((3, 3), dtype)
+        .at[SOURCES]
+        .set(source_tail(squared * energies, chi[SOURCES], jnp.sum(square_norms(sources), axis=2), d.p)),
+        overlap=jnp.stack(
+            [jnp.stack([one, one, corr]), jnp.stack([one, one, one]), jnp.stack([corr, one, one])]
+        ),
+        contraction=jnp.stack(
+            [
+                q[0] * of_a**2,
+                contraction_rate(drift, jnp.stack([of_u, of_w])[:, None] * here.b),
+                q[2] * of_b**2,
+            ]
+        ),
     )

@@ -140,15 +140,15 @@ def _with_own(d: DriftDerivatives) -> DriftDerivatives:
     return DriftDerivatives(first(d.value), first(d.chi), first(d.curvature))
 
 
-def four_point_moments(kernel, covariance, correction, lower=None) -> WidthMoments:
-    """Moments over elements (X, Y) as (n, n, n, n) and (n, n) arrays; `lower` are those of a lower
-    truncation."""
+def four_point_moments(kernel, covariance, correction, *truncation) -> WidthMoments:
+    """Moments over elements (X, Y) as (n, n, n, n) and (n, n) arrays; `truncation` are bounds of their
+    errors, none for a closure that is not truncated."""
     numbers = element_numbers(kernel.shape[0])
     expand = lambda v, k1: (v[numbers[:, :, None, None], numbers[None, None]], k1[numbers])
-    below = (covariance, correction) if lower is None else lower
-    difference = expand(covariance - below[0], correction - below[1])
+    errors = truncation or (jnp.zeros_like(covariance), jnp.zeros_like(correction))
     whole, shift = expand(covariance, correction)
-    return WidthMoments(kernel, whole, jnp.diagonal(covariance)[numbers], shift, *difference)
+    variance = jnp.diagonal(covariance)[numbers]
+    return WidthMoments(kernel, whole, variance, shift, *expand(*errors))
 
 
 class GOnlyPairs(AbstractMomentClosure):

@@ -187,7 +187,7 @@ def input_chaos(
     square = weighted @ (values * damping)
     energies = jnp.sum(weighted * low, axis=1)
     spectrum = basis @ (steps * damping * values)
-    at_zero, squared = _taylor(lambda x: activation(x) ** power, q, order, kinked=bool(kinks))
+    at_zero, squared = taylor_coefficients(lambda x: activation(x) ** power, q, order, kinked=bool(kinks))
     return InputChaos(
         products=jnp.einsum("jz,iz->ji", weighted, basis)[:, :terms],
         spectrum=spectrum,
@@ -201,7 +201,7 @@ def _padded(x: Float[Array, " m"], length: int) -> Float[Array, " length"]:
     return jnp.concatenate([x, jnp.zeros((max(length - x.shape[0], 0),), x.dtype)])[:length]
 
 
-def _taylor(fn, q: Float[Array, ""], order: int, *, kinked: bool):
+def taylor_coefficients(fn, q: Float[Array, ""], order: int, *, kinked: bool):
     """(fn^(m)(0) + q fn^(m+2)(0) / 2) / sqrt(m!) of fn and of its square, m < order + 2; zero for m > 6.
 
     Averages near zero to first order in q: five orders are all that a layer needs of them (the second
