@@ -90,7 +90,7 @@ def tower_rate(layer: Couplings, entries, tower: Tower, d: Degrees, step: int) -
     """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
     sources = tower_sources(layer, tower, d)
     drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
-    rate = frame_rate(*entries, drift, d.floor)
+    rate = frame_rate(*entries, drift=drift, floor=d.floor)
     memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
     covariance, correction = kernel_rate(layer.chi, sources, tower.covariance, tower.correction)
     return Tower(memory + turning(tower.memory, rate, step), covariance, correction)

@@ -1,8 +1,8 @@
 """Pair coefficients of positively homogeneous activations, in polar coordinates.
 
 With (u, v) = r (cos t, sin t), sigma(x) sigma(y) = r^2 sqrt(ab) g(t), and g is analytic in each of the
-four wedges between the lines x = 0 and y = 0. Gauss-Legendre in t on each wedge, and in r as far out as the
-Hermite polynomials oscillate, is exact to rounding at any correlation.
+four wedges between the lines x = 0 and y = 0. Gauss-Legendre in t on each wedge, and in r as far out as
+the Hermite polynomials oscillate, is exact to rounding at any correlation.
 """
 
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ def homogeneous_coefficients(
     *,
     finer: bool = False,
 ) -> Array:
-    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is for
-    estimates of the error, by the difference."""
+    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is
+    for estimates of the error, by the difference."""
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
     angles, rings = _counts(order, finer)
@@ -56,7 +56,7 @@ def homogeneous_coefficients(
 
 
 def _counts(order: int, finer: bool) -> tuple[int, int]:
-    """Nodes in t, in which the integrand is a trigonometric polynomial of degree order + 2 on at most half of
-    the circle; and in r, where it is a polynomial of that degree times exp(-r^2/2)."""
+    """Nodes in t, in which the integrand is a trigonometric polynomial of degree order + 2 on at most
+    half of the circle; and in r, where it is a polynomial of that degree times exp(-r^2/2)."""
     angles, rings = order // 2 + 24, max(128, 64 + 2 * order)
     return (angles + 11, rings + 33) if finer else (angles, rings)
