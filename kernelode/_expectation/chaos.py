@@ -33,7 +33,7 @@ from .._activation.base import (
     AbstractKinkedActivation,
 )
 from .kinked import kinked_steps
-from .moments import Moments, variance_moment
+from .moments import Moments
 from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
 from .origin import padded, taylor_coefficients
 from .wedge import homogeneous_coefficients
@@ -105,11 +105,11 @@ def pair_coefficients(
     eps = jnp.finfo(corr.dtype).eps
     kept = np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
     if isinstance(activation, AbstractHomogeneousActivation):
-        by_rule = lambda finer: homogeneous_coefficients(
-            activation, a, b, corr, complement, order, finer=finer
+        by_rule = lambda **options: homogeneous_coefficients(
+            activation, a, b, corr, complement, order, **options
         )
-        value, change, tail = by_rule(False), by_rule(True), jnp.zeros_like(corr)
-        size = _root(variance_moment(activation, a)) * _root(variance_moment(activation, b))
+        value, change, tail = by_rule(), by_rule(finer=True), jnp.zeros_like(corr)
+        size = jnp.max(jnp.where(kept, by_rule(sizes=True), 0))
     else:
         (x, y), (x_finer, y_finer) = (
             [input_chaos(activation, q, order, terms, finer=finer) for q in (a, b)]

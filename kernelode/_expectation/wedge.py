@@ -23,9 +23,10 @@ def homogeneous_coefficients(
     order: int,
     *,
     finer: bool = False,
+    sizes: bool = False,
 ) -> Array:
     """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is
-    for estimates of the error, by the difference."""
+    for estimates of the error, by the difference; `sizes` gives the sums of absolute values."""
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
     angles, rings = _counts(order, finer)
@@ -52,6 +53,8 @@ def homogeneous_coefficients(
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
     root = lambda q: jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
     scale = root(a) * root(b)
+    if sizes:
+        h_u, density, h_v = (jnp.abs(x) for x in (h_u, density, h_v))
     return scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)
 
 
