@@ -53,8 +53,9 @@ def layers(kernel, activation, *, order=4, pairs=True, depth=3, start=None, read
 def flow(kernel, activation, *, order=4, pairs=True):
     run = ko.solve_pairs if pairs else ko.solve
     net, closure = network(activation, 1), ko.WickTower(order)
-    options = dict(closure=closure, adjoint=diffrax.ForwardMode())
-    return flat(run(net, kernel, jnp.array([1.0]), **options).moments, pairs)
+    adjoint = diffrax.ForwardMode()
+    solution = run(net, kernel, jnp.array([1.0]), closure=closure, adjoint=adjoint)
+    return flat(solution.moments, pairs)
 
 
 def check(function, case: str, *, steps=(2e-4, 1e-4), rtol=1e-5):
@@ -131,8 +132,9 @@ def test_kernel_and_parameters_in_both_modes(activation):
         assert np.allclose(found, expected, rtol=1e-9, atol=1e-9 * np.max(np.abs(expected)))
     step = 1e-5
     for index in (1, 2):
-        moved = lambda sign: [x + sign * step * (k == index) for k, x in enumerate(arguments)]
-        difference = (jax.jit(value)(*moved(1)) - jax.jit(value)(*moved(-1))) / (2 * step)
+        up, down = (list(arguments) for _ in range(2))
+        up[index], down[index] = up[index] + step, down[index] - step
+        difference = (jax.jit(value)(*up) - jax.jit(value)(*down)) / (2 * step)
         assert float(reverse[index]) == pytest.approx(float(difference), rel=1e-6)
 
 
@@ -195,7 +197,7 @@ def test_frames(activation):
     floor = basis_floor(activation)
     for a, b, c in [(1.0, 2.0, 0.5), (0.8, 0.8, 0.8), (0.5, 2.0, -1.0), (0.0, 2.0, 0.0), (0.0, 0.0, 0.0)]:
         kernel = tuple(jnp.asarray(x) for x in (a, b, c))
-        here = frame(*kernel, floor)
+        here = frame(*kernel, floor=floor)
         matrix = jnp.asarray([[a, c], [c, b]])
         assert np.allclose(here.a @ here.b, np.eye(2), atol=1e-12)
         assert np.allclose(here.b @ matrix @ here.b.T, here.gram, atol=1e-12)
@@ -203,6 +205,6 @@ def test_frames(activation):
         if a * b > c**2:
             drift, step = jnp.asarray([[0.3, 0.1], [0.1, -0.2]]), 1e-6
             shifted = (jnp.asarray(x) for x in (a + step * 0.3, b - step * 0.2, c + step * 0.1))
-            moved = frame(*shifted, floor)
-            rate = frame_rate(*kernel, drift, floor)
+            moved = frame(*shifted, floor=floor)
+            rate = frame_rate(*kernel, drift=drift, floor=floor)
             assert np.allclose((moved.b - here.b) @ here.a / step, rate, atol=1e-5)

@@ -147,7 +147,7 @@ def own_frame(here: Frame) -> Frame:
 
 
 def units(gram: Float[Array, "2 2"]) -> Float[Array, "2"]:
-    """One over the deviations of u and w, which make the basis orthonormal; zero for what a pair lacks."""
+    """One over the deviations of u and w, which make the basis orthonormal; zero for what is lacking."""
     return jnp.stack(
         [jnp.where(g > 0, 1 / jnp.sqrt(jnp.where(g > 0, g, 1)), 0) for g in jnp.diagonal(gram)]
     )
@@ -158,14 +158,14 @@ def frame_rate(qa, qb, c, drift: Float[Array, "2 2"], floor: float) -> Float[Arr
     here = frame(qa, qb, c, floor)
     kernel = (qa, qb, c)
     moves = (drift[0, 0], drift[1, 1], drift[0, 1])
-    return jax.jvp(lambda *kernel: frame(*kernel, floor).b, kernel, moves)[1] @ here.a
+    return jax.jvp(lambda *kernel: frame(*kernel, floor=floor).b, kernel, moves)[1] @ here.a
 
 
 def lowered(
     c: Float[Array, "x degree k"], gram: Float[Array, "2 2"], step: int
 ) -> Float[Array, "x degree k"]:
-    """Cov(f, :u^j w^k: / sqrt(j! k!)) for functions f = sum c[p, k] :u^j w^k: / sqrt(j! k!), to first order
-    in the covariance of u and w:
+    """Cov(f, :u^j w^k: / sqrt(j! k!)) for functions f = sum c[p, k] :u^j w^k: / sqrt(j! k!), to first
+    order in the covariance of u and w:
 
         g_u^j g_w^k c[j, k] + g_uw (sqrt(j (k+1)) g_u^{j-1} g_w^k c[j-1, k+1] + (u <-> w)).
     """

@@ -78,8 +78,8 @@ def pair_chaos(activation, x: InputChaos, y: InputChaos, qa, qb, c, *, single: b
 
 
 def coefficient_error(activation, inputs, finer, qa, qb, c) -> Float[Array, ""]:
-    """An estimate of the largest error of c^ab_jk, j + k <= order, relative to the natural scale of the two
-    inputs, from what they bring by two rules: a pair of `InputChaos` each."""
+    """An estimate of the largest error of c^ab_jk, j + k <= order, relative to the natural scale of the
+    two inputs, from their contributions by two rules: a pair of `InputChaos` each."""
     (x, y), (x_finer, y_finer) = inputs, finer
     top = x.square.shape[0] - 1
     here = frame(qa, qb, c, basis_floor(activation))
@@ -124,9 +124,9 @@ def _replaced(where, function, otherwise):
 
 
 class Couplings(NamedTuple):
-    """One layer, for one pair. `expansion` is C_W c^X on the kept degrees, xi = sum expansion W; `drive` is
-    Cov(xi, W), the same but for the variance of w; `sources` is C_W/2 times the weighted c^X two degrees
-    higher, for the R^Y that S_X contains (`SOURCES`); `noise` is Cov(xi, xi) of all degrees."""
+    """One layer, for one pair. `expansion` is C_W c^X on the kept degrees, xi = sum expansion W; `drive`
+    is Cov(xi, W), the same but for the variance of w; `sources` is C_W/2 times the weighted c^X two
+    degrees higher, for the R^Y that S_X contains (`SOURCES`); `noise` is Cov(xi, xi) of all degrees."""
 
     q: Float[Array, "3"]
     chi: Float[Array, "3 3"]

@@ -134,7 +134,7 @@ class WickTower(AbstractPairable):
         first, second = all_elements(drift.shape[0])
         own = jax.vmap(pair_matrix)(drift[first, first], drift[second, second], drift[first, second])
         moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
-        rates = jax.vmap(lambda entries, q: frame_rate(*entries, q, floor))
+        rates = jax.vmap(lambda entries, q: frame_rate(*entries, drift=q, floor=floor))
         rates = rates(_entries(state.kernel), own)
         turn = jax.vmap(lambda r, rate: turning(r, rate, step))(state.memory, rates)
         covariance, correction = kernel_rate(whole.chi, whole.sources, state.covariance, state.correction)
@@ -314,7 +314,7 @@ def _entries(kernel: Float[Array, "n n"]) -> tuple[Array, Array, Array]:
 def _frames(kernel: Float[Array, "n n"], floor: float) -> Frame:
     """The bases of all elements."""
     first, second = all_elements(kernel.shape[0])
-    frames = jax.vmap(lambda *entries: frame(*entries, floor))(*_entries(kernel))
+    frames = jax.vmap(lambda *entries: frame(*entries, floor=floor))(*_entries(kernel))
     own = lambda x: jnp.asarray(first == second).reshape(-1, *[1] * (x.ndim - 1))
     return jax.tree.map(lambda x, alone: jnp.where(own(x), alone, x), frames, jax.vmap(own_frame)(frames))
 

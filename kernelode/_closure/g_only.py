@@ -265,8 +265,8 @@ def _moment_errors(network: AbstractArchitecture, block: Block) -> Float[Array, 
     """The largest error estimate of E[sigma_a sigma_b] and its first two derivatives, each relative to
     the largest of its kind.
 
-    All of a kind may all but vanish, of oscillating activations for one: sizes are therefore not taken for
-    less than a hundredth of E[(sigma^(r))^2], the natural scale of derivatives of order r.
+    All of a kind may all but vanish, of oscillating activations for one: sizes are therefore not taken
+    for less than a hundredth of E[(sigma^(r))^2], the natural scale of derivatives of order r.
     """
     n = block.row.shape[0]
     own = np.eye(n, dtype=bool)

@@ -95,8 +95,9 @@ def tower_rate(layer: Couplings, entries, tower: Tower, d: Degrees, step: int) -
     """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
     sources = tower_sources(layer, tower)
     drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
+    rate = frame_rate(*entries, drift=drift, floor=d.floor)
     memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
-    memory = memory + turning(tower.memory, frame_rate(*entries, drift, d.floor), step)
+    memory = memory + turning(tower.memory, rate, step)
     lacking = neglected_rate(tower.neglected, layer.tails, layer.chi, _curved(layer, tower), d.neglected)
     return Tower(memory, *kernel_rate(layer.chi, sources, tower.covariance, tower.correction), lacking)
 

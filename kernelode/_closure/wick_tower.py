@@ -149,8 +149,9 @@ class WickTowerPairs(AbstractMomentClosure):
 
         def one_pair(index):
             a, b, c = index
-            both = lambda inputs: [jax.tree.map(lambda leaf: leaf[k], inputs) for k in (a, b)]
-            return coefficient_error(activation, both(inputs), both(finer), q[a], q[b], c)
+            at = lambda inputs, k: jax.tree.map(lambda leaf: leaf[k], inputs)
+            rough, fine = ((at(x, a), at(x, b)) for x in (inputs, finer))
+            return coefficient_error(activation, rough, fine, q[a], q[b], c)
 
         rows, columns = (jnp.asarray(x) for x in input_pairs(q.shape[0]))
         pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)

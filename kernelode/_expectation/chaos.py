@@ -12,13 +12,12 @@ one small quadrature per input and one small product per pair, no two-dimensiona
 homogeneous activations polar coordinates are exact at any correlation (`wedge.py`).
 
 The basis, unlike the moments of `moments.py`, is not differentiable at correlation +-1: v is arbitrary
-there. Values are right; derivatives belong to invariant combinations. With any number `spread` in the place
-of corr' the same formula gives the coefficients of y = sqrt(b) (corr u + spread w), where w has the variance
-corr'^2 / spread^2: smooth ones, of which `_closure/chaos_basis.py` makes those combinations.
+there. Values are right; derivatives belong to invariant combinations. With any number `spread` in the
+place of corr' the same formula gives the coefficients of y = sqrt(b) (corr u + spread w), where w has the
+variance corr'^2 / spread^2: smooth ones, of which `_closure/chaos_basis.py` makes those combinations.
 """
 
 import functools
-import math
 
 import equinox as eqx
 import jax
@@ -32,15 +31,15 @@ from .._activation.base import (
     AbstractActivation,
     AbstractHomogeneousActivation,
     AbstractKinkedActivation,
-    derivatives,
 )
 from .kinked import kinked_steps
-from .moments import Moments, variance_moment
+from .moments import Moments
 from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
+from .origin import padded, taylor_coefficients
 from .wedge import homogeneous_coefficients
 
-#: Estimates are this times the change by a finer rule. The change is about the error; of a kink between two
-#: nodes it may be a third.
+#: Estimates are this times the change by a finer rule. The change is about the error; at a kink between
+#: two nodes it may be a third of it.
 SAFETY = 4
 
 
@@ -52,8 +51,8 @@ class InputChaos(eqx.Module):
     - `square`: E[sigma^2 h_m], shape (order + 1,): the coefficients of the input with itself.
     - `lowest`: s_m, shape (order + 2,).
 
-    At zero variance `square` and `lowest` are the coefficients of :x^m: / sqrt(m!) instead, to first order
-    in the variance.
+    At zero variance `square` and `lowest` are the coefficients of :x^m: / sqrt(m!) instead, to first
+    order in the variance.
 
     - `energies`: E[(sigma h_j)^2], shape (order + 1,).
     """
@@ -74,7 +73,7 @@ def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms:
         raise ValueError(f"`terms` must be between 1 and {TERMS}, got {terms}.")
     x, finer = (input_chaos(activation, q, 0, terms, finer=finer) for finer in (False, True))
     change = jnp.abs(x.spectrum - finer.spectrum)
-    # Of one coefficient by itself the change may be small by accident: the largest up to eight orders more.
+    # One coefficient may change little by accident: the largest change up to eight orders further.
     ahead = jnp.concatenate([change[8:], jnp.full((min(8, terms),), jnp.max(change[-8:]))])[:terms]
     largest = jax.lax.cummax(jnp.maximum(ahead, jnp.max(change[:8])))
     size = jnp.sqrt(jnp.abs(finer.square[0]))
@@ -106,11 +105,11 @@ def pair_coefficients(
     eps = jnp.finfo(corr.dtype).eps
     kept = np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
     if isinstance(activation, AbstractHomogeneousActivation):
-        by_rule = lambda finer: homogeneous_coefficients(
-            activation, a, b, corr, complement, order, finer=finer
+        by_rule = lambda **options: homogeneous_coefficients(
+            activation, a, b, corr, complement, order, **options
         )
-        value, change, tail = by_rule(False), by_rule(True), jnp.zeros_like(corr)
-        size = _root(variance_moment(activation, a)) * _root(variance_moment(activation, b))
+        value, change, tail = by_rule(), by_rule(finer=True), jnp.zeros_like(corr)
+        size = jnp.max(jnp.where(kept, by_rule(sizes=True), 0))
     else:
         (x, y), (x_finer, y_finer) = (
             [input_chaos(activation, q, order, terms, finer=finer) for q in (a, b)]
@@ -192,34 +191,9 @@ def input_chaos(
         products=jnp.einsum("jz,iz->ji", weighted, basis)[:, :terms],
         spectrum=spectrum,
         square=jnp.where(q > 0, square, squared[: order + 1]),
-        lowest=jnp.where(q > 0, _padded(spectrum, order + 2), at_zero),
+        lowest=jnp.where(q > 0, padded(spectrum, order + 2), at_zero),
         energies=energies,
     )
-
-
-def _padded(x: Float[Array, " m"], length: int) -> Float[Array, " length"]:
-    return jnp.concatenate([x, jnp.zeros((max(length - x.shape[0], 0),), x.dtype)])[:length]
-
-
-def taylor_coefficients(fn, q: Float[Array, ""], order: int, *, kinked: bool):
-    """(fn^(m)(0) + q fn^(m+2)(0) / 2) / sqrt(m!) of fn and of its square, m < order + 2; zero for m > 6.
-
-    Averages near zero to first order in q: five orders are all that a layer needs of them (the second
-    derivative of the drift is of fourth order in x). At a kink in zero, the mean of its two sides: what
-    |x| contributes diverges, and is left out as in `_activation/homogeneous.py`.
-    """
-    top = 6
-    x = jnp.asarray([-1e-30, 1e-30] if kinked else [0.0], q.dtype)
-    of_fn = derivatives(fn, x, top)
-    binomial = jnp.asarray(scipy.special.comb(*np.ogrid[: top + 1, : top + 1]), q.dtype)
-    leibniz = lambda m: sum(binomial[m, i] * of_fn[i] * of_fn[m - i] for i in range(m + 1))
-    squared = jnp.stack([leibniz(m) for m in range(top + 1)])
-    roots = jnp.asarray([math.sqrt(math.factorial(m)) for m in range(top + 1)], q.dtype)
-    both = []
-    for sides in (of_fn, squared):
-        mean = jnp.mean(sides, axis=1)
-        both.append(_padded((mean + q / 2 * _padded(mean[2:], top + 1)) / roots, order + 2))
-    return both
 
 
 def chaos_coefficients(x: InputChaos, y: InputChaos, corr, spread) -> Float[Array, "j k"]:
@@ -229,7 +203,8 @@ def chaos_coefficients(x: InputChaos, y: InputChaos, corr, spread) -> Float[Arra
 
 
 def uncorrelated_coefficients(x: InputChaos, y: InputChaos, covariance) -> Float[Array, "j k"]:
-    """c_jk of inputs of which one has zero variance, to first order in Cov(u, w). `lowest` has the units."""
+    """c_jk of inputs of which one has zero variance, to first order in Cov(u, w), in the units of
+    `lowest`."""
     order = x.products.shape[-2] - 1
     roots = jnp.sqrt(jnp.arange(1, order + 2, dtype=covariance.dtype))
     raised = lambda side: roots * side.lowest[1:]

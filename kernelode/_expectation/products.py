@@ -26,10 +26,10 @@ from .chaos import (
     has_kinks,
     input_chaos,
     scan_hermite,
-    taylor_coefficients,
 )
 from .kinked import kinked_steps
 from .nodes import chaos_reach, chaos_rule, hermite_functions
+from .origin import taylor_coefficients
 
 _TERMS = 512
 
@@ -208,7 +208,7 @@ def _wedge_integrals(corr, gap) -> Float[Array, "5 4"]:
 
 @_wedge_integrals.defjvp
 def _(primals, tangents):
-    # Even functions of theta about 0 and pi, up to theta^5: d/dcorr = -F'/sin(theta), and -F'' corr there.
+    # Even functions of theta about 0 and pi, up to theta^5: d/dcorr = -F'/sin(theta), -F'' corr there.
     (corr, gap), (d_corr, _) = primals, tangents
     sine = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
     theta = jnp.arctan2(sine, corr)

@@ -1,8 +1,8 @@
 """Pair coefficients of positively homogeneous activations, in polar coordinates.
 
 With (u, v) = r (cos t, sin t), sigma(x) sigma(y) = r^2 sqrt(ab) g(t), and g is analytic in each of the
-four wedges between the lines x = 0 and y = 0. Gauss-Legendre in t on each wedge, and in r as far out as the
-Hermite polynomials oscillate, is exact to rounding at any correlation.
+four wedges between the lines x = 0 and y = 0. Gauss-Legendre in t on each wedge, and in r as far out as
+the Hermite polynomials oscillate, is exact to rounding at any correlation.
 """
 
 import jax.numpy as jnp
@@ -23,9 +23,10 @@ def homogeneous_coefficients(
     order: int,
     *,
     finer: bool = False,
+    sizes: bool = False,
 ) -> Array:
-    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is for
-    estimates of the error, by the difference."""
+    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is
+    for estimates of the error, by the difference; `sizes` gives the sums of absolute values."""
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
     angles, rings = _counts(order, finer)
@@ -52,11 +53,13 @@ def homogeneous_coefficients(
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
     root = lambda q: jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
     scale = root(a) * root(b)
+    if sizes:
+        h_u, density, h_v = (jnp.abs(x) for x in (h_u, density, h_v))
     return scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)
 
 
 def _counts(order: int, finer: bool) -> tuple[int, int]:
-    """Nodes in t, in which the integrand is a trigonometric polynomial of degree order + 2 on at most half of
-    the circle; and in r, where it is a polynomial of that degree times exp(-r^2/2)."""
+    """Nodes in t, in which the integrand is a trigonometric polynomial of degree order + 2 on at most
+    half of the circle; and in r, where it is a polynomial of that degree times exp(-r^2/2)."""
     angles, rings = order // 2 + 24, max(128, 64 + 2 * order)
     return (angles + 11, rings + 33) if finer else (angles, rings)
