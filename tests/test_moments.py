@@ -317,14 +317,14 @@ def test_sector_identity():
     # The source of K1, S = 1/2 D^2 Q[C] + sum over all p, is that of the corrected G-only closure at the
     # tower's V4, 1/2 D^2 Q[V4 - Gamma], plus the sum over p != 2.
     net = resnet(ko.GELU(), 3, 1.5, 0.1, rho=0.5)
-    closure = ko.WickTower(6).pairs()
+    closure = ko.WickTower(6, single_order=6).pairs()
     assert isinstance(closure, WickTowerPairs)
     state = jax.tree.map(lambda s: s[-1], ko.propagate(net, K2, closure=closure).state)
     d, kernel = degrees(6, 1), closure.mean_kernel(state)
     (qa, c), (_, qb) = kernel
     first, second = (input_chaos(net.activation, q, 8, 256) for q in (qa, qb))
     pair = pair_chaos(net.activation, first, second, qa, qb, c, single=False)
-    products = PairProducts(jnp.zeros(5), jnp.zeros(()), jnp.zeros(3))  # of noise and bounds only
+    products = PairProducts(jnp.zeros(5), jnp.zeros(5), jnp.zeros(3))  # of noise and bounds only
     variances = net.weight_variance, net.bias_variance
     layer = couplings(pair, products, jnp.zeros(2), *variances, d)
     tower = jax.tree.map(lambda leaf: leaf[0], state.towers)

@@ -144,7 +144,8 @@ def _tails(
     """Chaos e in (a, ab, b), which the functions f_aa, f_ab, f_bb live in."""
     dtype = drive.dtype
     squared = weight_variance**2
-    total = jnp.diagonal(noise) + squared * products.remainder * jnp.asarray([0, 1, 0], dtype)
+    lacking = squared * products.remainder[_FACTORS]
+    total = jnp.diagonal(noise) + jnp.diagonal(lacking)
     energies = jnp.concatenate([curvatures[:1], products.sources, curvatures[1:]])
     (a11, _), (a21, a22) = pair.frame.a
     length = jnp.hypot(a21, a22)
@@ -167,4 +168,5 @@ def _tails(
                 q[2] * inverse(length) ** 2,
             ]
         ),
+        noise=lacking,
     )

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractHomogeneousActivation
+from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._expectation.chaos import correlation, input_chaos
 from .._expectation.products import SingleProducts, input_products, pair_products
+from .._expectation.quadruples import quadruple_moments, quadruples
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import (
     AbstractMomentClosure,
@@ -213,8 +214,25 @@ class WickTower(AbstractPairable):
         rows = np.arange(len(first))[:, None]
         on_own = lambda x: jnp.zeros((len(first), len(first)), kernel.dtype).at[rows, own].add(x)
         noise = jnp.einsum("ypk,yxpk->xy", drive, seen_from)
-        noise = noise.at[own[:, :, None], own[:, None, :]].set(here.noise)
-        noise = noise.at[rows[:, 0], rows[:, 0]].set(pick(here.noise.diagonal(axis1=1, axis2=2)))
+        on_pairs = lambda x, of_pairs: (
+            x.at[own[:, :, None], own[:, None, :]]
+            .set(of_pairs)
+            .at[rows[:, 0], rows[:, 0]]
+            .set(pick(of_pairs.diagonal(axis1=1, axis2=2)))
+        )
+        tail, norms = pick(here.tails.drive), jax.vmap(jax.vmap(_norm))(overlap)
+        lacking = tail[:, None] * tail[None, :] * norms**d.neglected
+        if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
+            # Of three and four inputs. Kinks leave little beyond the kept degrees, and have no fixed rule.
+            found, where = quadruples(n), _quadruple_numbers(n)
+            moments = jnp.concatenate(
+                [jnp.zeros_like(tail[:1]), quadruple_moments(activation, kernel, found)]
+            )[where]
+            mean = pick(here.q) - bias_variance
+            several = where > 0
+            exact = weight_variance**2 * moments - mean[:, None] * mean[None, :]
+            noise = jnp.where(several, exact, noise)
+            lacking = jnp.where(several, 0, lacking)
         with_own = state.memory[rows, own]  # (x, 3, degree, k)
         of_own = lambda c: c[own[:, :, None], own[:, None, :]]
         return _Whole(
@@ -223,15 +241,16 @@ class WickTower(AbstractPairable):
             driven=seen_from,
             sources=Sources(
                 driven=jnp.einsum("xpk,xypk->xy", drive, state.memory),
-                noise=noise,
+                noise=on_pairs(noise, here.noise),
                 shift=pick(jax.vmap(source_of_memory)(here.sources, with_own))
                 + jnp.einsum("xyz,xyz->x", curvature, of_own(state.covariance)),
             ),
             tails=Tails(
-                drive=pick(here.tails.drive),
+                drive=tail,
                 source=on_own(pick(here.tails.source)),
-                overlap=jax.vmap(jax.vmap(_norm))(overlap),
+                overlap=norms,
                 contraction=pick(here.tails.contraction),
+                noise=on_pairs(lacking, here.tails.noise),
             ),
             curved=jnp.einsum("xyz,xyz->x", jnp.abs(curvature), of_own(state.neglected.covariance)),
             single=single,
@@ -274,6 +293,15 @@ class _Whole(NamedTuple):
     tails: Tails
     curved: Float[Array, " x"]
     single: SingleProducts
+
+
+def _quadruple_numbers(n: int) -> np.ndarray:
+    """For any two elements, which of `quadruples(n)` their product is, from one on; zero for none."""
+    found = quadruples(n)
+    repeated = [tuple(sorted((a, *abc))) for abc in found.triples.tolist() for a in abc[:1]]
+    numbers = {key: i for i, key in enumerate([*repeated, *map(tuple, found.fours.tolist())], start=1)}
+    pairs = np.stack(all_elements(n), axis=1).tolist()
+    return np.array([[numbers.get(tuple(sorted(x + y)), 0) for y in pairs] for x in pairs])
 
 
 def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:

@@ -82,6 +82,7 @@ def _layer(products: SingleProducts, q, tower: SingleTower, weight_variance, bia
         source=source_tail(weight_variance**2 * products.curvature, chi, source**2, d.p)[None, None],
         overlap=jnp.ones((1, 1), q.dtype),
         contraction=((bias_variance + c[0]) * inverse)[None],
+        noise=jnp.zeros((1, 1), q.dtype),
     )
     return _Layer(
         chi=chi,
