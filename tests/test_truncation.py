@@ -1,6 +1,7 @@
-"""What the truncation of the Wick tower leaves out: the bound of it against the truth, in random draws."""
+"""What the truncation of the Wick tower leaves out: its bound against the truth, in random draws."""
 
 import functools
+import itertools
 import math
 import zlib
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import kernelode as ko
+from kernelode._expectation.quadruples import quadruple_moments, quadruples
 
 from .tower_reference import Network, pair_tower, single_tower
 
@@ -29,6 +31,9 @@ ACTIVATIONS = {
     "leaky": ko.LeakyReLU(0.2),
     "hard_tanh": ko.Elementwise(lambda x: jnp.clip(x, -1, 1), (-1.0, 1.0)),
 }
+FOUR = 2 * jnp.array(
+    [[1, 0.9, 0.8, 0.1], [0.9, 1, 0.85, 0.2], [0.8, 0.85, 1.2, -0.3], [0.1, 0.2, -0.3, 0.9]]
+)
 STARTS = {"gaussian": ko.GaussianRows(), "fixed_gram": ko.FixedGram()}
 
 
@@ -93,8 +98,9 @@ class Tally:
     """How often a bound holds, and how much larger than the error it is."""
 
     def __init__(self):
-        self.ratios = {}
-        self.failed = []
+        self.ratios: dict[str, list[float]] = {}
+        self.count: dict[str, int] = {}
+        self.failed: list = []
 
     def add(self, kind, found, expected, bound, size, unsure, label):
         """An error below 1e-9 of `size` is rounding and quadrature; a reference has to have converged to
@@ -102,20 +108,21 @@ class Tally:
         error = abs(found - expected)
         if unsure > 0.1 * bound + 1e-10 * size:
             return
-        self.ratios.setdefault(kind, [])
+        self.count[kind] = self.count.get(kind, 0) + 1
         if error > 1e-9 * size:
-            self.ratios[kind].append(bound / error)
+            self.ratios.setdefault(kind, []).append(bound / error)
         if error > bound + 1e-9 * size + unsure:
             self.failed.append((kind, label, error, bound, size))
 
-    def check(self):
+    def check(self, share: float, median: float):
+        """The bounds hold but for a `share` of the numbers, and are within `median` of the error."""
+        checked = sum(self.count.values())
+        assert checked and len(self.failed) <= share * checked, self.failed
         for kind, ratios in self.ratios.items():
-            ratios = np.array(ratios)
-            if len(ratios):
-                quantiles = np.quantile(ratios, [0.5, 0.9])
-                print(f"{kind:14s} {len(ratios):5d} {ratios.min():8.3f} {quantiles[0]:8.2f} {quantiles[1]:8.1f}")
-        for failure in self.failed:
-            print(failure)
+            if len(ratios) > 5:
+                lowest, middle, high = np.quantile(ratios, [0, 0.5, 0.9])
+                print(f"{kind:14s} {len(ratios):5d} {lowest:8.3f} {middle:8.2f} {high:8.1f}")
+                assert middle < median, kind
 
 
 def single_draws(tally, names, shapes, count):
@@ -135,7 +142,8 @@ def single_draws(tally, names, shapes, count):
                     unsure = abs(true[kind] - lower[kind])
                     tally.add(kind, value, true[kind], bound, size**2, unsure, label)
                 for kind, found, size in (("K1", moments, k), ("out_K1", out, k_out)):
-                    value, bound = (x.ravel()[0] for x in (found.mean_correction[i], found.correction_truncation[i]))
+                    value = found.mean_correction[i, 0, 0, 0]
+                    bound = found.correction_truncation[i, 0, 0, 0]
                     unsure = abs(true[kind] - lower[kind])
                     tally.add(kind, value, true[kind], bound, size, unsure, label)
 
@@ -164,5 +172,107 @@ def pair_draws(tally, names, shapes, count, orders=(56, 44)):
                     bound = found.correction_truncation[i, 0, 0, 1]
                     kinked = "kinked " if name in ("relu", "leaky", "hard_tanh") else ""
                     tally.add(
-                        f"{kinked}{prefix}K1", value, expected, bound, norm[1], abs(expected - below), label
+                        f"{kinked}{prefix}K1",
+                        value,
+                        expected,
+                        bound,
+                        norm[1],
+                        abs(expected - below),
+                        label,
                     )
+
+
+def test_bound_of_one_input():
+    tally = Tally()
+    single_draws(tally, ["tanh"], [(5, 16, "gaussian")], 6)
+    tally.check(share=0, median=4)
+
+
+def test_bound_of_a_pair():
+    tally = Tally()
+    pair_draws(tally, ["gelu"], [(3, 8, "gaussian")], 4, orders=(40, 32))
+    tally.check(share=0, median=20)
+
+
+@pytest.mark.slow
+def test_bounds_of_single_inputs():
+    tally = Tally()
+    shapes = [(1, 8, "gaussian"), (5, 16, "gaussian"), (20, 24, "fixed_gram"), (50, 8, "gaussian")]
+    single_draws(tally, ACTIVATIONS, shapes, 6)
+    tally.check(share=0.01, median=4)
+
+
+@pytest.mark.slow
+def test_bounds_of_pairs():
+    # The reference has no rule for the kinks of hard tanh in two dimensions.
+    tally = Tally()
+    names = [name for name in ACTIVATIONS if name not in ("hard_tanh", "leaky")]
+    shapes = [(2, 12, "fixed_gram"), (4, 8, "gaussian"), (8, 16, "gaussian")]
+    pair_draws(tally, names, shapes, 6)
+    tally.check(share=0.01, median=25)
+
+
+@pytest.mark.slow
+def test_bounds_of_deep_pairs():
+    tally = Tally()
+    pair_draws(tally, ["tanh", "erf", "softplus"], [(50, 24, "gaussian")], 3)
+    tally.check(share=0.01, median=25)
+
+
+def test_read_out_of_a_saturating_activation():
+    # One more push, whose own noise is most of it: the kept degrees alone are a third too small.
+    scales = np.ones(10)
+    network = Network("erf", scales, 1.2, 0.0, scales, np.ones(11), (1.2, 0.0))
+    kernel = 1.4 * np.array([[1.0, 0.5], [0.5, 1.0]])
+    found = solved([(network, kernel)], "erf", 10, 16, "gaussian", 2)[1].kernel_covariance[0, 0, 0, 1]
+    expected, kept = pair_tower(network, kernel, 48)["out_V4"]
+    low = pair_tower(network, kernel, 16)["out_V4"][1]
+    assert np.max(np.abs(low / expected - 1)) > 0.3
+    assert np.max(np.abs(found / expected - 1)) < 3e-3
+    assert np.max(np.abs(kept / expected - 1)) > 0.01
+
+
+def test_false_convergence_is_reported():
+    # The chaos of sin 3x at variance one begins beyond order 8: nothing changes from order 4 to 8.
+    scales = np.full(10, math.sqrt(0.016))
+    network = Network("sin3", scales, 1.5, 0.0, np.ones(10), np.ones(11), (1.5, 0.0))
+    low, found = (solved([(network, np.eye(2))], "sin3", 10, order, "gaussian", 1)[0] for order in (4, 8))
+    value = lambda x: float(x.kernel_covariance.ravel()[0])
+    expected = single_tower(network, 1.0)
+    error = abs(value(found) - expected["V4"])
+    assert abs(value(found) - value(low)) < 0.1 * error
+    assert error < found.covariance_truncation.ravel()[0] < 30 * error
+    error = abs(float(found.mean_correction.ravel()[0]) - expected["K1"])
+    assert error < found.correction_truncation.ravel()[0] < 30 * error
+
+
+@pytest.mark.slow
+def test_bound_of_all_elements():
+    # Against a higher order, elements of four inputs too.
+    for activation in (ko.Erf(), ko.ReLU()):
+        net = ko.ResNet(activation, 5, residual_scale=0.6, weight_variance=1.5, bias_variance=0.1)
+        low, high = (
+            ko.propagate(net, FOUR, closure=ko.WickTower(order), layers=[5]) for order in (8, 36)
+        )
+        for name in ("moments", "read_out"):
+            x, y = getattr(low, name), getattr(high, name)
+            error = jnp.abs(x.kernel_covariance - y.kernel_covariance)
+            assert jnp.all(error <= x.covariance_truncation + y.covariance_truncation + 1e-10)
+            error = jnp.abs(x.mean_correction - y.mean_correction)
+            assert jnp.all(error <= x.correction_truncation + y.correction_truncation + 1e-10)
+
+
+def test_moments_of_three_and_four_inputs():
+    # sin: products of exponentials.
+    kernel = np.asarray(FOUR)
+    found = quadruples(4)
+    expected = []
+    for index in [(a, a, b, c) for a, b, c in found.triples] + list(map(tuple, found.fours)):
+        signs = np.array(list(itertools.product((1, -1), repeat=4)))
+        waves = np.zeros((16, 4))
+        for column, i in zip(signs.T, index):
+            waves[:, i] += column
+        exponents = np.einsum("si,ij,sj->s", waves, kernel, waves) / 2
+        expected.append(np.sum(np.prod(signs, axis=1) * np.exp(-exponents)) / 16)
+    values = jax.jit(lambda k: quadruple_moments(ko.Sin(), k, found))(jnp.asarray(kernel))
+    assert np.max(np.abs(np.asarray(values) - np.array(expected))) < 1e-13

@@ -18,7 +18,7 @@ from .._activation.base import (
     AbstractOddActivation,
 )
 from .._expectation.chaos import InputChaos, chaos_coefficients, correlation
-from .._expectation.products import PairProducts, SingleProducts
+from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients
 from .chaos_basis import Degrees, Frame, by_degree, frame, rotated_square, second_power
 from .truncation import Tails, contraction_rate, parseval_tail, source_tail

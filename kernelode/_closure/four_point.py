@@ -31,9 +31,17 @@ from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
 from .single_tower import SingleTower, single_moments, single_push, single_rate
-from .tower import Sources, kernel_push, kernel_rate, monomials, pair_matrix, second_norms, source_of_memory
+from .tower import (
+    Sources,
+    kernel_push,
+    kernel_rate,
+    monomials,
+    pair_matrix,
+    second_norms,
+    source_of_memory,
+)
 from .truncation import Neglected, Tails, neglected_push, neglected_rate, nothing_neglected
-from .wick_tower import WickTowerPairs, along_flow, begin_singles, input_singles, single_order
+from .wick_tower import WickTowerPairs, along_flow, at_index, begin_singles, input_singles, single_order
 
 
 class FourPointTower(eqx.Module):
@@ -191,7 +199,7 @@ class WickTower(AbstractPairable):
 
         def one_pair(a, b):
             entries = kernel[a, a], kernel[b, b], kernel[a, b]
-            x, y = (jax.tree.map(lambda leaf: leaf[k], (inputs, products)) for k in (a, b))
+            x, y = (at_index((inputs, products), k) for k in (a, b))
             both = [pair_chaos(activation, x[0], y[0], *entries, single=same) for same in (False, True)]
             pair = jax.tree.map(lambda x, y: jnp.where(a == b, y, x), *both)
             fourths = jnp.stack([single.fourth[a], single.fourth[b]])
@@ -223,7 +231,7 @@ class WickTower(AbstractPairable):
         tail, norms = pick(here.tails.drive), jax.vmap(jax.vmap(_norm))(overlap)
         lacking = tail[:, None] * tail[None, :] * norms**d.neglected
         if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
-            # Of three and four inputs. Kinks leave little beyond the kept degrees, and have no fixed rule.
+            # Of three and four inputs. Kinks leave little beyond the kept degrees.
             found, where = quadruples(n), _quadruple_numbers(n)
             moments = jnp.concatenate(
                 [jnp.zeros_like(tail[:1]), quadruple_moments(activation, kernel, found)]
@@ -271,9 +279,7 @@ class WickTower(AbstractPairable):
             state.neglected, here.tails, here.chi, here.curved, layer, self._degrees(network).neglected
         )
         d = self._single_degrees(network)
-        one_input = lambda x, q, tower: single_push(
-            x, q, tower, weight_variance, bias_variance, layer, d
-        )
+        one_input = lambda x, q, tower: single_push(x, q, tower, weight_variance, bias_variance, layer, d)
         return FourPointTower(
             kernel,
             memory,

@@ -1,4 +1,4 @@
-"""The Wick tower of inputs by themselves: one number a degree, so that a high order costs next to nothing.
+"""The Wick tower of inputs by themselves: one number a degree, so that a high order costs little.
 
 With r_p = Cov(D, sum_i h_p(u_i) / sqrt n), u = h / sqrt(K), c_p = C_W E[sigma^2 h_p(u)], at one layer:
 

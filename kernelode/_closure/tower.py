@@ -98,9 +98,7 @@ def tower_rate(layer: Couplings, pair: PairChaos, tower: Tower, d: Degrees, step
     drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
     memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
     memory = memory + turning(tower.memory, drift, pair.frame.b, step)
-    lacking = neglected_rate(
-        tower.neglected, layer.tails, layer.chi, _curved(layer, tower), d.neglected
-    )
+    lacking = neglected_rate(tower.neglected, layer.tails, layer.chi, _curved(layer, tower), d.neglected)
     return Tower(memory, *kernel_rate(layer.chi, sources, tower.covariance, tower.correction), lacking)
 
 

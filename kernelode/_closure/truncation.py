@@ -65,9 +65,7 @@ def neglected_rate(found: Neglected, tails: Tails, chi, curved, first: int) -> N
     )
 
 
-def neglected_push(
-    found: Neglected, tails: Tails, chi, curved, layer: Layer, first: int
-) -> Neglected:
+def neglected_push(found: Neglected, tails: Tails, chi, curved, layer: Layer, first: int) -> Neglected:
     """Through one layer."""
     forth, back = layer.skip**2, layer.scale**2
     jacobian = _with_diagonal(back * jnp.abs(chi), jnp.abs(forth + back * jnp.diagonal(chi)))

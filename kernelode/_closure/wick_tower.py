@@ -180,7 +180,7 @@ class WickTowerPairs(AbstractMomentClosure):
         def one_pair(x):
             a, b, c, tower = x
             qa, qb = state.variances[a], state.variances[b]
-            x, y = (jax.tree.map(lambda leaf: leaf[k], inputs) for k in (a, b))
+            x, y = (at_index(inputs, k) for k in (a, b))
             pair = pair_chaos(activation, x.chaos, y.chaos, qa, qb, c, single=False)
             both = lambda name: jnp.stack([getattr(x.single, name), getattr(y.single, name)])
             products = pair_products(activation, x.products, y.products, both("fourth"), qa, qb, c)
@@ -239,6 +239,11 @@ class WickTowerPairs(AbstractMomentClosure):
             covariance_truncation=expand(towers.neglected.covariance, own.covariance_error),
             correction_truncation=expand_shift(towers.neglected.correction, own.correction_error),
         )
+
+
+def at_index(tree, index):
+    """One entry of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def single_order(closure) -> int:

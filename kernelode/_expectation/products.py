@@ -48,10 +48,10 @@ class SingleProducts(eqx.Module):
 
 
 class PairProducts(NamedTuple):
-    """Expectations of a pair: E[sigma_a^{4-j} sigma_b^j], bounds of what the series leave out of them, and
-    how large the functions are whose chaos the source of K1 consists of, E[(sigma''_a sigma_b / 2)^2],
-    E[(sigma'_a sigma'_b)^2], E[(sigma_a sigma''_b / 2)^2]: infinite for activations with kinks, upper
-    ends otherwise."""
+    """Expectations of a pair: E[sigma_a^{4-j} sigma_b^j], bounds of what the series leave out of them,
+    and how large the functions are whose chaos the source of K1 consists of,
+    E[(sigma''_a sigma_b / 2)^2], E[(sigma'_a sigma'_b)^2] and E[(sigma_a sigma''_b / 2)^2]: infinite for
+    activations with kinks, upper ends otherwise."""
 
     fourth: Float[Array, "5"]
     remainder: Float[Array, "5"]
