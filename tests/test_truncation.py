@@ -276,3 +276,39 @@ def test_moments_of_three_and_four_inputs():
         expected.append(np.sum(np.prod(signs, axis=1) * np.exp(-exponents)) / 16)
     values = jax.jit(lambda k: quadruple_moments(ko.Sin(), k, found))(jnp.asarray(kernel))
     assert np.max(np.abs(np.asarray(values) - np.array(expected))) < 1e-13
+
+
+@pytest.mark.slow
+def test_order_from_a_tolerance():
+    kernel = jnp.array([[1.0, 0.3, -0.2], [0.3, 0.8, 0.5], [-0.2, 0.5, 2.0]])
+    net = ko.ResNet(ko.Tanh(), 8, residual_scale=0.4, weight_variance=1.5, bias_variance=0.1)
+    found = ko.propagate_pairs(net, kernel, closure=ko.WickTower(tolerance=0.02), layers=[8])
+    assert found.closure.order == 12
+    worst = []
+    x = np.arange(3)
+    for moments in (found.moments, found.read_out):
+        size = moments.kernel_covariance[..., x, x]
+        worst.append(jnp.max(moments.covariance_truncation[..., x, x] / size))
+        variances = jnp.diagonal(moments.mean_kernel[0])
+        scale = jnp.sqrt(variances[:, None] * variances[None, :])
+        worst.append(jnp.max(moments.correction_truncation[0] / scale))
+    assert 0.006 < max(worst) < 0.02
+    with pytest.raises(ValueError, match="No order up to 64 truncates the tower"):
+        ko.propagate_pairs(net, kernel, closure=ko.WickTower(tolerance=1e-7))
+    flow = ko.solve_pairs(net, kernel, [1.0], closure=ko.WickTower(tolerance=0.02))
+    assert flow.closure.order == flow.closure.single_order
+    alone = ko.propagate(net, kernel[:1, :1], closure=ko.WickTower(tolerance=1e-4), layers=[8])
+    assert alone.closure.order == 8
+
+
+def test_refused_tolerances():
+    net, kernel = ko.ResNet(ko.Tanh(), 2, residual_scale=0.4), jnp.eye(2)
+    for arguments in ({}, {"order": 8, "tolerance": 1e-3}):
+        with pytest.raises(ValueError, match="either an `order` or a `tolerance`"):
+            ko.WickTower(**arguments)
+    with pytest.raises(ValueError, match="`tolerance` must be positive"):
+        ko.WickTower(tolerance=-1.0)
+    closure = ko.WickTower(tolerance=1e-3)
+    for solve in (ko.propagate, ko.propagate_pairs):
+        with pytest.raises(ValueError, match="it needs an `order`"):
+            jax.jit(lambda k, s=solve: s(net, k, closure=closure).mean_kernel)(kernel)

@@ -5,6 +5,7 @@ pair {a, b}. Each pair e has its own chaos basis; R[e, X] holds Cov(D_X, W^e) fo
 cost grows as n^4: for few inputs. `tower.py` has the equations, `wick_tower.py` the restriction to pairs.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -30,6 +31,7 @@ from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
+from .order import chosen_order
 from .single_tower import SingleTower, single_moments, single_push, single_rate
 from .tower import (
     Sources,
@@ -67,16 +69,31 @@ class WickTower(AbstractPairable):
     - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
     - `single_order`: the order for the elements of single inputs, V4[aa, aa] and K1[aa]. By default 120
         through layers, or `order` if that is larger, and `order` along a flow.
+    - `tolerance`: instead of an order. `propagate` and `solve` then take the lowest of 8, 12, 16, 24, 32,
+        48 and 64 whose bound, at the last depth and in the read-out there, is at most `tolerance` times
+        V4[ab, ab], and for K1[ab] times sqrt(K_aa K_bb), on the pairs of extreme variances and
+        correlations. Needs a kernel that is not traced.
 
-    **Raises** `ValueError` for an order below 2 or too many terms.
+    **Raises** `ValueError` for an order below 2 or too many terms; for a tolerance that is not positive,
+    or given along with an order; by `propagate` and `solve`, where no order meets the tolerance.
     """
 
-    order: int = eqx.field(static=True)
+    order: int | None = eqx.field(static=True, default=None)
     terms: int = eqx.field(static=True, default=256)
     start: AbstractStart = GaussianRows()
     single_order: int | None = eqx.field(static=True, default=None)
+    tolerance: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
+        if (self.order is None) == (self.tolerance is None):
+            raise ValueError(
+                "`WickTower` needs either an `order` or a `tolerance`, got "
+                f"`order={self.order}` and `tolerance={self.tolerance}`."
+            )
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}.")
+        if self.order is None:
+            return
         if self.order < 2:
             raise ValueError(f"`order` must be at least 2, got {self.order}.")
         if self.single_order is not None and self.single_order < 2:
@@ -87,11 +104,14 @@ class WickTower(AbstractPairable):
             )
 
     def pairs(self) -> AbstractMomentClosure:
-        return WickTowerPairs(self.order, self.terms, self.start, self.single_order)
+        return WickTowerPairs(self.order, self.terms, self.start, self.single_order, self.tolerance)
 
     def prepare(self, network, kernel, ts=None) -> "WickTower":
-        del network, kernel
-        return self if ts is None else along_flow(self)
+        order = self.order
+        if order is None:
+            order = chosen_order(self.pairs(), network, kernel, ts)
+        found = dataclasses.replace(self, order=order, tolerance=None)
+        return found if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
         check_supported(network, self.start)

@@ -25,6 +25,7 @@ from .base import AbstractMomentClosure, WidthMoments, check_supported, read_out
 from .chaos_basis import Degrees, degrees, frame
 from .chaos_couplings import Couplings, PairChaos, couplings, degree_step, pair_chaos, top_degree
 from .elements import PAIR
+from .order import chosen_order
 from .single_tower import (
     SingleMoments,
     SingleTower,
@@ -67,14 +68,16 @@ def input_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
 class WickTowerPairs(AbstractMomentClosure):
     """`WickTower` on all pairs of inputs; what `WickTower(...).pairs()` returns."""
 
-    order: int = eqx.field(static=True)
+    order: int | None = eqx.field(static=True)
     terms: int = eqx.field(static=True)
     start: AbstractStart
     single_order: int | None = eqx.field(static=True)
+    tolerance: float | None = eqx.field(static=True, default=None)
 
     def prepare(self, network, kernel, ts=None) -> "WickTowerPairs":
-        del network, kernel
-        return self if ts is None else along_flow(self)
+        order = chosen_order(self, network, kernel, ts) if self.order is None else self.order
+        found = dataclasses.replace(self, order=order, tolerance=None)
+        return found if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> PairTowers:
         check_supported(network, self.start)
@@ -105,7 +108,7 @@ class WickTowerPairs(AbstractMomentClosure):
         return PairTowers(drift, moved, towers, singles)
 
     def push(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
-        return self._layer(network, state, layer, network.weight_variance, network.bias_variance)
+        return self.layer(network, state, layer, network.weight_variance, network.bias_variance)
 
     def mean_kernel(self, state: PairTowers) -> Float[Array, "n n"]:
         n = state.variances.shape[0]
@@ -126,9 +129,14 @@ class WickTowerPairs(AbstractMomentClosure):
 
     def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
         variances = network.output_weight_variance, network.output_bias_variance
-        out = self._layer(network, state, read_out_layer(network), *variances)
-        own = single_moments(out.variances, out.singles, self._single_degrees(network), stream=False)
-        return self._collect(self.mean_kernel(out), out.towers.covariance, out.towers, own)
+        return self.conditional_moments(
+            network, self.layer(network, state, read_out_layer(network), *variances)
+        )
+
+    def conditional_moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
+        """Those of the kernel given the weights before, without the noise of its own neurons."""
+        own = single_moments(state.variances, state.singles, self._single_degrees(network), stream=False)
+        return self._collect(self.mean_kernel(state), state.towers.covariance, state.towers, own)
 
     def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
         if isinstance(network.activation, AbstractHomogeneousActivation):
@@ -192,15 +200,24 @@ class WickTowerPairs(AbstractMomentClosure):
         rows, columns = (jnp.asarray(x) for x in input_pairs(n))
         return inputs, map_in_chunks(one_pair, (rows, columns, state.covariances, state.towers), _CHUNK)
 
-    def _layer(self, network, state: PairTowers, layer: Layer, weight_variance, bias_variance):
+    def layer(
+        self,
+        network: AbstractArchitecture,
+        state: PairTowers,
+        layer: Layer,
+        weight_variance,
+        bias_variance,
+        advance=tower_push,
+    ) -> PairTowers:
+        """One layer of given variances; `advance` is what it does to a pair's tower."""
         d, step = self._degrees(network), degree_step(network.activation)
         combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
 
-        def one_pair(pair: PairChaos, here: Couplings, tower: Tower, entries):
+        def one_pair(pair: PairChaos, here: Couplings, tower, entries):
             qa, qb, c = (combine(k, q) for k, q in zip(entries, (here.q[0], here.q[2], here.q[1])))
             there = frame(qa, qb, *correlation(qa, qb, c))
             turned = layer.skip * there.b @ pair.frame.a
-            return c, tower_push(here, tower, layer, turned, d, step)
+            return c, advance(here, tower, layer, turned, d, step)
 
         variances = weight_variance, bias_variance
         inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
