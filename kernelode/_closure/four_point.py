@@ -43,7 +43,15 @@ from .tower import (
     source_of_memory,
 )
 from .truncation import Neglected, Tails, neglected_push, neglected_rate, nothing_neglected
-from .wick_tower import WickTowerPairs, along_flow, at_index, begin_singles, input_singles, single_order
+from .wick_tower import (
+    WickTowerPairs,
+    along_flow,
+    at_index,
+    begin_singles,
+    input_singles,
+    known_order,
+    single_order,
+)
 
 
 class FourPointTower(eqx.Module):
@@ -194,7 +202,7 @@ class WickTower(AbstractPairable):
         )
 
     def _degrees(self, network) -> Degrees:
-        return degrees(self.order, degree_step(network.activation))
+        return degrees(known_order(self), degree_step(network.activation))
 
     def _single_degrees(self, network) -> Degrees:
         return degrees(single_order(self), degree_step(network.activation))
@@ -207,7 +215,7 @@ class WickTower(AbstractPairable):
     def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
         d, step = self._degrees(network), degree_step(network.activation)
         kernel, activation = state.kernel, network.activation
-        n, top = kernel.shape[0], top_degree(self.order)
+        n, top = kernel.shape[0], top_degree(known_order(self))
         first, second = all_elements(n)
         own = own_pairs(n)
         homogeneous = isinstance(activation, AbstractHomogeneousActivation)

@@ -144,7 +144,7 @@ class WickTowerPairs(AbstractMomentClosure):
         inputs = self._inputs(network, state.variances)
         if state.variances.shape[0] == 1:
             return jnp.max(inputs.relative_error)
-        top = top_degree(self.order)
+        top = top_degree(known_order(self))
         kept = jnp.asarray(np.add.outer(np.arange(top + 1), np.arange(top + 1)) <= top)
 
         def one_pair(index):
@@ -160,7 +160,7 @@ class WickTowerPairs(AbstractMomentClosure):
         return jnp.max(map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK))
 
     def _degrees(self, network) -> Degrees:
-        return degrees(self.order, degree_step(network.activation))
+        return degrees(known_order(self), degree_step(network.activation))
 
     def _single_degrees(self, network) -> Degrees:
         return degrees(single_order(self), degree_step(network.activation))
@@ -169,11 +169,11 @@ class WickTowerPairs(AbstractMomentClosure):
         # Neither one input alone nor a homogeneous activation expands the partner.
         alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
         terms = 1 if alone else self.terms
-        top = top_degree(self.order)
+        top = top_degree(known_order(self))
         return jax.vmap(lambda q: input_chaos(network.activation, q, top, terms))(variances)
 
     def _all_inputs(self, network, variances) -> _Inputs:
-        activation, top = network.activation, top_degree(self.order)
+        activation, top = network.activation, top_degree(known_order(self))
         return _Inputs(
             chaos=self._inputs(network, variances),
             products=jax.vmap(lambda q: input_products(activation, q, top, self.terms))(variances),
@@ -263,10 +263,17 @@ def at_index(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
+def known_order(closure) -> int:
+    """The order of a tower; one that has a tolerance has none before `prepare`."""
+    if closure.order is None:
+        raise ValueError("`WickTower(tolerance=...)` has no order before `prepare(network, kernel)`.")
+    return closure.order
+
+
 def single_order(closure) -> int:
     """The order for elements of one input; it costs next to nothing, one number a degree."""
     given = closure.single_order
-    return max(closure.order, SINGLE_ORDER) if given is None else given
+    return max(known_order(closure), SINGLE_ORDER) if given is None else given
 
 
 def along_flow(closure):
