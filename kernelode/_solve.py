@@ -119,7 +119,7 @@ def default_controller(state) -> diffrax.AbstractStepSizeController[Any, Any]:
     """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry."""
     leaves = jax.tree.leaves(state)
     rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5
-    size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves if leaf.size]))
     tiny = jnp.finfo(leaves[0].dtype).tiny
     return diffrax.PIDController(rtol=rtol, atol=1e-3 * rtol * jax.lax.stop_gradient(size) + tiny)
 

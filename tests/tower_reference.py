@@ -125,9 +125,7 @@ def single_tower(network: Network, q: float, order: int = 240) -> dict[str, Any]
         return (
             after,
             (skip * math.sqrt(q / after)) ** p * (jacobian * memory + scale**2 * h[1:-2]),
-            jacobian**2 * c
-            + 2 * scale**2 * jacobian * driven
-            + scale**4 * (fourth - h[0] ** 2) / width,
+            jacobian**2 * c + 2 * scale**2 * jacobian * driven + scale**4 * (fourth - h[0] ** 2) / width,
             jacobian * k1 + scale**2 * shift,
         )
 
@@ -210,9 +208,7 @@ def symmetric_power(m: np.ndarray, p: int) -> np.ndarray:
 
 def second_power(m: np.ndarray) -> np.ndarray:
     (p, q), (r, s) = m
-    return np.array(
-        [[p * p, 2 * p * q, q * q], [p * r, p * s + q * r, q * s], [r * r, 2 * r * s, s * s]]
-    )
+    return np.array([[p * p, 2 * p * q, q * q], [p * r, p * s + q * r, q * s], [r * r, 2 * r * s, s * s]])
 
 
 def frame(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

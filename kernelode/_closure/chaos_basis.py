@@ -183,6 +183,13 @@ def lowered(
     return weighted + gram[0, 1] * (up[None] * above + down[None] * below)
 
 
+def square_norms(
+    c: Float[Array, "x degree k"], gram: Float[Array, "2 2"], step: int
+) -> Float[Array, "x degree"]:
+    """Of the chaos of each degree of functions with these coefficients."""
+    return jnp.sum(c * lowered(c, gram, step), axis=2)
+
+
 def second_power(m: Float[Array, "2 2"]) -> Float[Array, "3 3"]:
     """S3(m): how (aa, ab, bb) transforms into (uu, uv, vv) under u_i = m_ij phi_j."""
     (p, q), (r, s) = m[0], m[1]

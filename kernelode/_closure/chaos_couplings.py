@@ -41,6 +41,7 @@ from .chaos_basis import (
     own_frame,
     rotated_square,
     second_power,
+    square_norms,
     units,
 )
 from .truncation import Tails, contraction_rate, parseval_tail, source_tail
@@ -126,7 +127,8 @@ def _replaced(where, function, otherwise):
 class Couplings(NamedTuple):
     """One layer, for one pair. `expansion` is C_W c^X on the kept degrees, xi = sum expansion W; `drive`
     is Cov(xi, W), the same but for the variance of w; `sources` is C_W/2 times the weighted c^X two
-    degrees higher, for the R^Y that S_X contains (`SOURCES`); `noise` is Cov(xi, xi) of all degrees."""
+    degrees higher, for the R^Y that S_X contains (`SOURCES`); `noise` is Cov(xi, xi) of all degrees;
+    `gram` is the covariance of (u, w)."""
 
     q: Float[Array, "3"]
     chi: Float[Array, "3 3"]
@@ -135,6 +137,7 @@ class Couplings(NamedTuple):
     drive: Float[Array, "3 degree k"]
     sources: Float[Array, "5 degree k"]
     noise: Float[Array, "3 3"]
+    gram: Float[Array, "2 2"]
     tails: Tails
 
 
@@ -172,6 +175,7 @@ def couplings(
         drive=drive,
         sources=sources,
         noise=noise,
+        gram=pair.frame.gram,
         tails=_tails(
             pair, products, curvatures, weight_variance, q, chi, expansion, drive, sources, noise, size, d
         ),
@@ -213,29 +217,33 @@ def _tails(
     """Chaos e in (a, ab, b), which the functions f_aa, f_ab, f_bb live in."""
     dtype = drive.dtype
     squared = weight_variance**2
-    total = jnp.diagonal(noise) + squared * products.remainder * jnp.asarray([0, 1, 0], dtype)
+    lacking = squared * products.remainder[_FACTORS]
+    total = jnp.diagonal(noise) + jnp.diagonal(lacking)
     energies = jnp.concatenate([curvatures[:1], products.sources, curvatures[1:]])
     # The inverse deviations of the inputs, and an orthonormal basis; zero for what is lacking.
     here = pair.frame
     of_u, of_w = units(here.gram)
-    of_a, of_b = of_u * here.b[0, 0], jnp.where(of_w + here.corr**2 > 0, here.spread / here.a[1, 1], 0)
+    across = here.a[1, 1]
+    of_b = jnp.where(of_w + here.corr**2 > 0, here.spread / jnp.where(across > 0, across, 1), 0)
+    of_a = of_u * here.b[0, 0]
     corr = jnp.abs(here.corr)
-    square_norms = lambda f: f * lowered(f, here.gram, int(d.p[0]))
     one = jnp.ones((), dtype)
+    norms = square_norms(sources, here.gram, int(d.p[0]))
     drift = jnp.stack([jnp.stack([q[0], q[1]]), jnp.stack([q[1], q[2]])])
     return Tails(
         drive=parseval_tail(total, jnp.sum(expansion * drive, axis=(1, 2)), jnp.diagonal(size)),
         source=jnp.zeros((3, 3), dtype)
         .at[SOURCES]
-        .set(source_tail(squared * energies, chi[SOURCES], jnp.sum(square_norms(sources), axis=2), d.p)),
+        .set(source_tail(squared * energies, chi[SOURCES], norms, d.p)),
         overlap=jnp.stack(
             [jnp.stack([one, one, corr]), jnp.stack([one, one, one]), jnp.stack([corr, one, one])]
         ),
         contraction=jnp.stack(
             [
                 q[0] * of_a**2,
-                contraction_rate(drift, jnp.stack([of_u, of_w])[:, None] * here.b),
+                contraction_rate(drift, here.b, jnp.stack([of_u, of_w])),
                 q[2] * of_b**2,
             ]
         ),
+        noise=lacking,
     )

@@ -5,6 +5,7 @@ pair {a, b}. Each pair e has its own chaos basis; R[e, X] holds Cov(D_X, W^e) fo
 cost grows as n^4: for few inputs. `tower.py` has the equations, `wick_tower.py` the restriction to pairs.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractHomogeneousActivation
+from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._expectation.chaos import input_chaos
 from .._expectation.products import SingleProducts, input_products, pair_products
+from .._expectation.quadruples import quadruple_moments, quadruples
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import (
     AbstractMomentClosure,
@@ -42,6 +44,7 @@ from .chaos_basis import (
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
+from .order import chosen_order
 from .single_tower import SingleTower, single_moments, single_push, single_rate
 from .tower import (
     Sources,
@@ -53,7 +56,15 @@ from .tower import (
     source_of_memory,
 )
 from .truncation import Neglected, Tails, neglected_push, neglected_rate, nothing_neglected
-from .wick_tower import WickTowerPairs, along_flow, begin_singles, input_singles, single_order
+from .wick_tower import (
+    WickTowerPairs,
+    along_flow,
+    at_index,
+    begin_singles,
+    input_singles,
+    known_order,
+    single_order,
+)
 
 
 class FourPointTower(eqx.Module):
@@ -79,16 +90,31 @@ class WickTower(AbstractPairable):
     - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
     - `single_order`: the order for the elements of single inputs, V4[aa, aa] and K1[aa]. By default 120
         through layers, or `order` if that is larger, and `order` along a flow.
+    - `tolerance`: instead of an order. `propagate` and `solve` then take the lowest of 8, 12, 16, 24, 32,
+        48 and 64 whose bound, at the last depth and in the read-out there, is at most `tolerance` times
+        V4[ab, ab], and for K1[ab] times sqrt(K_aa K_bb), on the pairs of extreme variances and
+        correlations. Needs a kernel that is not traced.
 
-    **Raises** `ValueError` for an order below 2 or too many terms.
+    **Raises** `ValueError` for an order below 2 or too many terms; for a tolerance that is not positive,
+    or given along with an order; by `propagate` and `solve`, where no order meets the tolerance.
     """
 
-    order: int = eqx.field(static=True)
+    order: int | None = eqx.field(static=True, default=None)
     terms: int = eqx.field(static=True, default=256)
     start: AbstractStart = GaussianRows()
     single_order: int | None = eqx.field(static=True, default=None)
+    tolerance: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
+        if (self.order is None) == (self.tolerance is None):
+            raise ValueError(
+                "`WickTower` needs either an `order` or a `tolerance`, got "
+                f"`order={self.order}` and `tolerance={self.tolerance}`."
+            )
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}.")
+        if self.order is None:
+            return
         if self.order < 2:
             raise ValueError(f"`order` must be at least 2, got {self.order}.")
         if self.single_order is not None and self.single_order < 2:
@@ -99,11 +125,14 @@ class WickTower(AbstractPairable):
             )
 
     def pairs(self) -> AbstractMomentClosure:
-        return WickTowerPairs(self.order, self.terms, self.start, self.single_order)
+        return WickTowerPairs(self.order, self.terms, self.start, self.single_order, self.tolerance)
 
     def prepare(self, network, kernel, ts=None) -> "WickTower":
-        del network, kernel
-        return self if ts is None else along_flow(self)
+        order = self.order
+        if order is None:
+            order = chosen_order(self.pairs(), network, kernel, ts)
+        found = dataclasses.replace(self, order=order, tolerance=None)
+        return found if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
         check_supported(network, self.start)
@@ -188,7 +217,7 @@ class WickTower(AbstractPairable):
 
     def _degrees(self, network) -> Degrees:
         activation = network.activation
-        return degrees(self.order, degree_step(activation), basis_floor(activation))
+        return degrees(known_order(self), degree_step(activation), basis_floor(activation))
 
     def _single_degrees(self, network) -> Degrees:
         return degrees(single_order(self), degree_step(network.activation))
@@ -196,7 +225,7 @@ class WickTower(AbstractPairable):
     def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
         d, step = self._degrees(network), degree_step(network.activation)
         kernel, activation = state.kernel, network.activation
-        n, top = kernel.shape[0], top_degree(self.order)
+        n, top = kernel.shape[0], top_degree(known_order(self))
         first, second = all_elements(n)
         own = own_pairs(n)
         homogeneous = isinstance(activation, AbstractHomogeneousActivation)
@@ -208,7 +237,7 @@ class WickTower(AbstractPairable):
 
         def one_pair(a, b):
             entries = kernel[a, a], kernel[b, b], kernel[a, b]
-            x, y = (jax.tree.map(lambda leaf: leaf[k], (inputs, products)) for k in (a, b))
+            x, y = (at_index((inputs, products), k) for k in (a, b))
             both = [pair_chaos(activation, x[0], y[0], *entries, single=same) for same in (False, True)]
             pair = jax.tree.map(lambda x, y: jnp.where(a == b, y, x), *both)
             fourths = jnp.stack([single.fourth[a], single.fourth[b]])
@@ -232,8 +261,27 @@ class WickTower(AbstractPairable):
         rows = np.arange(len(first))[:, None]
         on_own = lambda x: jnp.zeros((len(first), len(first)), kernel.dtype).at[rows, own].add(x)
         noise = jnp.einsum("ypk,yxpk->xy", expansion, seen_from)
-        noise = noise.at[own[:, :, None], own[:, None, :]].set(here.noise)
-        noise = noise.at[rows[:, 0], rows[:, 0]].set(pick(here.noise.diagonal(axis1=1, axis2=2)))
+        on_pairs = lambda x, of_pairs: (
+            x.at[own[:, :, None], own[:, None, :]]
+            .set(of_pairs)
+            .at[rows[:, 0], rows[:, 0]]
+            .set(pick(of_pairs.diagonal(axis1=1, axis2=2)))
+        )
+        # Norms in orthonormal bases.
+        norms = jax.vmap(jax.vmap(_norm))(scales[:, None, :, None] * overlap * scales[None, :, None, :])
+        tail = pick(here.tails.drive)
+        lacking = tail[:, None] * tail[None, :] * norms**d.neglected
+        if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
+            # Of three and four inputs. Kinks leave little beyond the kept degrees.
+            found, where = quadruples(n), _quadruple_numbers(n)
+            moments = jnp.concatenate(
+                [jnp.zeros_like(tail[:1]), quadruple_moments(activation, kernel, found)]
+            )[where]
+            mean = pick(here.q) - bias_variance
+            several = where > 0
+            exact = weight_variance**2 * moments - mean[:, None] * mean[None, :]
+            noise = jnp.where(several, exact, noise)
+            lacking = jnp.where(several, 0, lacking)
         with_own = state.memory[rows, own]  # (x, 3, degree, k)
         of_own = lambda c: c[own[:, :, None], own[:, None, :]]
         return _Whole(
@@ -242,17 +290,16 @@ class WickTower(AbstractPairable):
             driven=seen_from,
             sources=Sources(
                 driven=jnp.einsum("xpk,xypk->xy", expansion, state.memory),
-                noise=noise,
+                noise=on_pairs(noise, here.noise),
                 shift=pick(jax.vmap(source_of_memory)(here.sources, with_own))
                 + jnp.einsum("xyz,xyz->x", curvature, of_own(state.covariance)),
             ),
             tails=Tails(
-                drive=pick(here.tails.drive),
+                drive=tail,
                 source=on_own(pick(here.tails.source)),
-                overlap=jax.vmap(jax.vmap(_norm))(
-                    scales[:, None, :, None] * overlap * scales[None, :, None, :]
-                ),
+                overlap=norms,
                 contraction=pick(here.tails.contraction),
+                noise=on_pairs(lacking, here.tails.noise),
             ),
             curved=jnp.einsum("xyz,xyz->x", jnp.abs(curvature), of_own(state.neglected.covariance)),
             single=single,
@@ -294,6 +341,15 @@ class _Whole(NamedTuple):
     tails: Tails
     curved: Float[Array, " x"]
     single: SingleProducts
+
+
+def _quadruple_numbers(n: int) -> np.ndarray:
+    """For any two elements, which of `quadruples(n)` their product is, from one on; zero for none."""
+    found = quadruples(n)
+    repeated = [tuple(sorted((a, *abc))) for abc in found.triples.tolist() for a in abc[:1]]
+    numbers = {key: i for i, key in enumerate([*repeated, *map(tuple, found.fours.tolist())], start=1)}
+    pairs = np.stack(all_elements(n), axis=1).tolist()
+    return np.array([[numbers.get(tuple(sorted(x + y)), 0) for y in pairs] for x in pairs])
 
 
 def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:

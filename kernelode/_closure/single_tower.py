@@ -1,4 +1,4 @@
-"""The Wick tower of inputs by themselves: one number a degree, so that a high order costs next to nothing.
+"""The Wick tower of inputs by themselves: one number a degree, so that a high order costs little.
 
 With r_p = Cov(D, sum_i h_p(u_i) / sqrt n), u = h / sqrt(K), c_p = C_W E[sigma^2 h_p(u)], at one layer:
 
@@ -91,6 +91,7 @@ def _layer(products: SingleProducts, q, tower: SingleTower, weight_variance, bia
         ],
         overlap=jnp.ones((1, 1), q.dtype),
         contraction=jnp.where(q > 0, (bias_variance + c[0]) * inverse, 0)[None],
+        noise=jnp.zeros((1, 1), q.dtype),
     )
     return _Layer(
         chi=chi,

@@ -33,6 +33,7 @@ from .chaos_couplings import (
     top_degree,
 )
 from .elements import PAIR
+from .order import chosen_order
 from .single_tower import (
     SingleMoments,
     SingleTower,
@@ -75,14 +76,16 @@ def input_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
 class WickTowerPairs(AbstractMomentClosure):
     """`WickTower` on all pairs of inputs; what `WickTower(...).pairs()` returns."""
 
-    order: int = eqx.field(static=True)
+    order: int | None = eqx.field(static=True)
     terms: int = eqx.field(static=True)
     start: AbstractStart
     single_order: int | None = eqx.field(static=True)
+    tolerance: float | None = eqx.field(static=True, default=None)
 
     def prepare(self, network, kernel, ts=None) -> "WickTowerPairs":
-        del network, kernel
-        return self if ts is None else along_flow(self)
+        order = chosen_order(self, network, kernel, ts) if self.order is None else self.order
+        found = dataclasses.replace(self, order=order, tolerance=None)
+        return found if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> PairTowers:
         check_supported(network, self.start)
@@ -113,7 +116,7 @@ class WickTowerPairs(AbstractMomentClosure):
         return PairTowers(drift, moved, towers, singles)
 
     def push(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
-        return self._layer(network, state, layer, network.weight_variance, network.bias_variance)
+        return self.layer(network, state, layer, network.weight_variance, network.bias_variance)
 
     def mean_kernel(self, state: PairTowers) -> Float[Array, "n n"]:
         n = state.variances.shape[0]
@@ -134,9 +137,14 @@ class WickTowerPairs(AbstractMomentClosure):
 
     def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
         variances = network.output_weight_variance, network.output_bias_variance
-        out = self._layer(network, state, read_out_layer(network), *variances)
-        own = single_moments(out.variances, out.singles, self._single_degrees(network), stream=False)
-        return self._collect(self.mean_kernel(out), out.towers.covariance, out.towers, own)
+        return self.conditional_moments(
+            network, self.layer(network, state, read_out_layer(network), *variances)
+        )
+
+    def conditional_moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
+        """Those of the kernel given the weights before, without the noise of its own neurons."""
+        own = single_moments(state.variances, state.singles, self._single_degrees(network), stream=False)
+        return self._collect(self.mean_kernel(state), state.towers.covariance, state.towers, own)
 
     def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
         q, activation = state.variances, network.activation
@@ -159,7 +167,7 @@ class WickTowerPairs(AbstractMomentClosure):
 
     def _degrees(self, network) -> Degrees:
         activation = network.activation
-        return degrees(self.order, degree_step(activation), basis_floor(activation))
+        return degrees(known_order(self), degree_step(activation), basis_floor(activation))
 
     def _single_degrees(self, network) -> Degrees:
         return degrees(single_order(self), degree_step(network.activation))
@@ -168,12 +176,12 @@ class WickTowerPairs(AbstractMomentClosure):
         # Neither one input alone nor a homogeneous activation expands the partner.
         alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
         terms = 1 if alone else self.terms
-        top = top_degree(self.order)
+        top = top_degree(known_order(self))
         one = lambda q: input_chaos(network.activation, q, top, terms, finer=finer)
         return jax.vmap(one)(variances)
 
     def _all_inputs(self, network, variances) -> _Inputs:
-        activation, top = network.activation, top_degree(self.order)
+        activation, top = network.activation, top_degree(known_order(self))
         return _Inputs(
             chaos=self._inputs(network, variances),
             products=jax.vmap(lambda q: input_products(activation, q, top, self.terms))(variances),
@@ -188,7 +196,7 @@ class WickTowerPairs(AbstractMomentClosure):
         def one_pair(x):
             a, b, c, tower = x
             qa, qb = state.variances[a], state.variances[b]
-            x, y = (jax.tree.map(lambda leaf: leaf[k], inputs) for k in (a, b))
+            x, y = (at_index(inputs, k) for k in (a, b))
             pair = pair_chaos(activation, x.chaos, y.chaos, qa, qb, c, single=False)
             both = lambda name: jnp.stack([getattr(x.single, name), getattr(y.single, name)])
             products = pair_products(activation, x.products, y.products, both("fourth"), qa, qb, c)
@@ -200,15 +208,24 @@ class WickTowerPairs(AbstractMomentClosure):
         rows, columns = (jnp.asarray(x) for x in input_pairs(n))
         return inputs, map_in_chunks(one_pair, (rows, columns, state.covariances, state.towers), _CHUNK)
 
-    def _layer(self, network, state: PairTowers, layer: Layer, weight_variance, bias_variance):
+    def layer(
+        self,
+        network: AbstractArchitecture,
+        state: PairTowers,
+        layer: Layer,
+        weight_variance,
+        bias_variance,
+        advance=tower_push,
+    ) -> PairTowers:
+        """One layer of given variances; `advance` is what it does to a pair's tower."""
         d, step = self._degrees(network), degree_step(network.activation)
         combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
 
-        def one_pair(pair: PairChaos, here: Couplings, tower: Tower, entries):
+        def one_pair(pair: PairChaos, here: Couplings, tower, entries):
             qa, qb, c = (combine(k, q) for k, q in zip(entries, (here.q[0], here.q[2], here.q[1])))
             there = frame(qa, qb, c, d.floor)
             turned = layer.skip * there.b @ pair.frame.a
-            return c, tower_push(here, tower, layer, turned, d, step)
+            return c, advance(here, tower, layer, turned, d, step)
 
         variances = weight_variance, bias_variance
         inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
@@ -249,10 +266,22 @@ class WickTowerPairs(AbstractMomentClosure):
         )
 
 
+def at_index(tree, index):
+    """One entry of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def known_order(closure) -> int:
+    """The order of a tower; one that has a tolerance has none before `prepare`."""
+    if closure.order is None:
+        raise ValueError("`WickTower(tolerance=...)` has no order before `prepare(network, kernel)`.")
+    return closure.order
+
+
 def single_order(closure) -> int:
     """The order for elements of one input; it costs next to nothing, one number a degree."""
     given = closure.single_order
-    return max(closure.order, SINGLE_ORDER) if given is None else given
+    return max(known_order(closure), SINGLE_ORDER) if given is None else given
 
 
 def along_flow(closure):

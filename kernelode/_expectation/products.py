@@ -58,12 +58,13 @@ class SingleProducts(eqx.Module):
 
 
 class PairProducts(NamedTuple):
-    """Expectations of a pair: E[sigma_a^{4-j} sigma_b^j], and how large the functions are whose chaos
-    the source of K1 consists of, E[(sigma''_a sigma_b / 2)^2], E[(sigma'_a sigma'_b)^2],
-    E[(sigma_a sigma''_b / 2)^2]: infinite for activations with kinks, upper ends otherwise."""
+    """Expectations of a pair: E[sigma_a^{4-j} sigma_b^j], bounds of what the series leave out of them,
+    and how large the functions are whose chaos the source of K1 consists of,
+    E[(sigma''_a sigma_b / 2)^2], E[(sigma'_a sigma'_b)^2] and E[(sigma_a sigma''_b / 2)^2]: infinite for
+    activations with kinks, upper ends otherwise."""
 
     fourth: Float[Array, "5"]
-    remainder: Float[Array, ""]
+    remainder: Float[Array, "5"]
     sources: Float[Array, "3"]
 
 
@@ -113,7 +114,7 @@ def pair_products(
     corr, _ = alignment(qa, qb, c)
     infinite = jnp.full((3,), jnp.inf, corr.dtype)
     if isinstance(activation, AbstractHomogeneousActivation):
-        return PairProducts(_homogeneous(activation, qa, qb, c), jnp.zeros_like(corr), infinite)
+        return PairProducts(_homogeneous(activation, qa, qb, c), jnp.zeros((5,), corr.dtype), infinite)
     terms = x.spectra.shape[-1]
     powers = cumulative_powers(corr, terms)
     left, right = np.array([2, 1, 0, 4, 3, 1]), np.array([0, 1, 2, 1, 3, 4])
@@ -126,10 +127,11 @@ def pair_products(
     # Cauchy-Schwarz for the orders that are left out.
     beyond = jnp.abs(corr) ** terms * jnp.sqrt(x.remainders[left] * y.remainders[right])
     fourth = jnp.concatenate([fourths[:1], series[:3], fourths[1:]])
+    remainder = jnp.concatenate([jnp.zeros_like(beyond[:1]), beyond[:3], jnp.zeros_like(beyond[:1])])
     if isinstance(activation, AbstractKinkedActivation):
-        return PairProducts(fourth, beyond[1], infinite)
+        return PairProducts(fourth, remainder, infinite)
     quarter = jnp.asarray([0.25, 1, 0.25], corr.dtype)
-    return PairProducts(fourth, beyond[1], quarter * (series[3:] + beyond[3:]))
+    return PairProducts(fourth, remainder, quarter * (series[3:] + beyond[3:]))
 
 
 def _unit(q):
