@@ -263,20 +263,49 @@ def test_bound_of_all_elements():
             assert jnp.all(error <= x.correction_truncation + y.correction_truncation + 1e-10)
 
 
-def test_moments_of_three_and_four_inputs():
-    # sin: products of exponentials.
-    kernel = np.asarray(FOUR)
-    found = quadruples(4)
+def of_sines(kernel, found):
+    """E[sin sin sin sin], as products of exponentials."""
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=4)))
     expected = []
     for index in [(a, a, b, c) for a, b, c in found.triples] + list(map(tuple, found.fours)):
-        signs = np.array(list(itertools.product((1, -1), repeat=4)))
         waves = np.zeros((16, 4))
         for column, i in zip(signs.T, index):
             waves[:, i] += column
-        exponents = np.einsum("si,ij,sj->s", waves, kernel, waves) / 2
-        expected.append(np.sum(np.prod(signs, axis=1) * np.exp(-exponents)) / 16)
-    values = jax.jit(lambda k: quadruple_moments(ko.Sin(), k, found))(jnp.asarray(kernel))
-    assert np.max(np.abs(np.asarray(values) - np.array(expected))) < 1e-13
+        exponents = jnp.einsum("si,ij,sj->s", waves, kernel, waves) / 2
+        expected.append(jnp.sum(np.prod(signs, axis=1) * jnp.exp(-exponents)) / 16)
+    return jnp.stack(expected)
+
+
+def test_moments_of_three_and_four_inputs():
+    """Values and derivatives, also of kernels with equal, opposite and zero inputs."""
+    found, along = quadruples(4), jnp.eye(4) + FOUR / 2
+    values = lambda function: jax.jit(lambda k: jax.jvp(function, (k,), (along,)))
+    ours = values(lambda k: quadruple_moments(ko.Sin(), k, found))
+    exact = values(lambda k: of_sines(k, found))
+    rows = [[0, 1, 2, 3], [0, 0, 2, 3], [0, 1, 2, 2], [1, 0, 0, 0], [0, 0, 0, 0]]
+    signs = [[1, 1, 1, 1], [1, -1, 1, 1], [1, 1, 1, -1], [0, 1, 1, 1], [1, 0, 1, 1]]
+    for row, sign in itertools.product(rows, signs):
+        at, scale = np.array(row), jnp.asarray(sign, float)
+        kernel = FOUR[at[:, None], at[None, :]] * scale[:, None] * scale[None, :]
+        for x, y in zip(ours(kernel), exact(kernel)):
+            assert jnp.max(jnp.abs(x - y)) < 1e-12
+    parameter = lambda p: quadruple_moments(ko.Elementwise(lambda x: jnp.sin(p * x)), FOUR, found)
+    scaled = lambda p: of_sines(p**2 * FOUR, found)
+    ours, exact = (jax.jvp(function, (1.2,), (1.0,))[1] for function in (parameter, scaled))
+    assert jnp.max(jnp.abs(ours - exact)) < 1e-9
+
+
+def test_contraction_of_opposite_inputs():
+    """Biases make two directions of one: the bound is the limit of nearly opposite inputs'."""
+    net = ko.ResNet(ko.Softplus(), 4, residual_scale=0.6, weight_variance=1.5, bias_variance=0.1)
+
+    def bounds(c):
+        kernel = jnp.asarray([[0.8, c], [c, 0.8]])
+        moments = ko.propagate_pairs(net, kernel, closure=ko.WickTower(6), layers=[4]).moments
+        return jnp.append(moments.covariance_truncation[0, 0, 1], moments.correction_truncation[0, 0, 1])
+
+    opposite, nearly = (jax.jit(bounds)(c) for c in (-0.8, -0.8 * (1 - 1e-8)))
+    assert jnp.max(jnp.abs(nearly / opposite - 1)) < 1e-3
 
 
 def order_of(solution) -> int:

@@ -38,7 +38,9 @@ def homogeneous_moments(
     f = pair_factor(a, b)
     at_scale = (a * f.value, b * f.value, c * f.value)
     power = lambda k: f.inverse if k == 0 else f.value ** (k - 1)
-    return {(i, j): mixed_derivative(moment, i, j, *at_scale) * power((i + j) // 2) for i, j in orders}
+    return {
+        (i, j): mixed_derivative(moment, i, j, *at_scale) * power((i + j) // 2) for i, j in orders
+    }
 
 
 def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -> dict:

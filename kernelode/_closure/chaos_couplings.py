@@ -8,10 +8,8 @@ All at one layer, with f_ab = sigma_a sigma_b = sum c^ab_jk :u^j w^k: / sqrt(j! 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
 from .._activation.base import (
@@ -28,7 +26,7 @@ from .._expectation.chaos import (
     kinks_of,
     uncorrelated_coefficients,
 )
-from .._expectation.parallel import parallel_coefficients
+from .._expectation.parallel import parallel_coefficients, replaced
 from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients
 from .chaos_basis import (
@@ -114,14 +112,9 @@ def _pair_square(
         at_parallel = lambda: parallel_coefficients(
             activation, kinks_of(activation), qa, qb, corr, gap, top, finer=finer
         )
-        square = _replaced(some & (gap == 0), at_parallel, square)
+        square = replaced(some & (gap == 0), at_parallel, square)
     at_zero = lambda: uncorrelated_coefficients(x, y, here.gram[0, 1])
-    return _replaced(~some, at_zero, square)
-
-
-def _replaced(where, function, otherwise):
-    needed = jax.lax.cond(unvmap_any(where), function, lambda: jnp.zeros_like(otherwise))
-    return jnp.where(where, needed, otherwise)
+    return replaced(~some, at_zero, square)
 
 
 class Couplings(NamedTuple):

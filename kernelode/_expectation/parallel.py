@@ -12,7 +12,9 @@ derivatives of a pair's moments are those of the limit. Second derivatives diver
 out, as in `_activation/homogeneous.py`.
 """
 
+import jax
 import jax.numpy as jnp
+from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, derivatives
@@ -29,18 +31,20 @@ def parallel_coefficients(
     gap: Float[Array, ""],
     order: int,
     *,
+    powers: tuple[int, int] = (1, 1),
     finer: bool = False,
 ) -> Float[Array, "j k"]:
-    """c_jk, j, k <= order, zero beyond k = 2; differentiable once in a, b, corr and gap. `finer` is for
-    estimates of the error, by the difference."""
+    """c_jk, j, k <= order, zero beyond k = 2; differentiable once in a, b, corr and gap. sigma(x) and
+    sigma(y) may be raised to `powers`. `finer` is for estimates of the error, by the difference."""
     scales = [jnp.sqrt(jnp.where(q > 0, q, 1)) for q in (a, b)]
     edges = jnp.asarray(mirrored(kinks), corr.dtype)
     inner = jnp.sort(jnp.concatenate([edges / scale for scale in scales]))[None]
     z, steps = (x[0] for x in panel_steps(inner, chaos_reach(order), finer=finer))
     h = hermite_functions(z, order + 1)
     steps = steps * jnp.exp(-(z**2) / 4)
-    f, f1 = derivatives(activation, scales[0] * z, 1)
-    g, g1 = derivatives(activation, scales[1] * corr * z, 1)
+    of_x, of_y = (lambda x, power=power: activation(x) ** power for power in powers)
+    f, f1 = derivatives(of_x, scales[0] * z, 1)
+    g, g1 = derivatives(of_y, scales[1] * corr * z, 1)
     roots = jnp.sqrt(jnp.arange(order + 1, dtype=corr.dtype))[:, None]
     lower = roots * jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
     # sigma''(y) sqrt(b) corr = d/du sigma'(y), and d/du on the rest of the integrand, density included.
@@ -55,3 +59,9 @@ def parallel_coefficients(
     return jnp.concatenate(
         [found, jnp.zeros((order + 1, order + 1 - found.shape[1]), corr.dtype)], axis=1
     )
+
+
+def replaced(where, function, otherwise):
+    """`function()` where needed. It is evaluated only where a batch has such a pair."""
+    needed = jax.lax.cond(unvmap_any(where), function, lambda: jnp.zeros_like(otherwise))
+    return jnp.where(where, needed, otherwise)

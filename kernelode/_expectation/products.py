@@ -25,11 +25,13 @@ from .chaos import (
     cumulative_powers,
     has_kinks,
     input_chaos,
+    kinks_of,
     scan_hermite,
 )
 from .kinked import kinked_steps
 from .nodes import chaos_reach, chaos_rule, hermite_functions
 from .origin import taylor_coefficients
+from .parallel import parallel_coefficients, replaced
 
 _TERMS = 512
 
@@ -111,7 +113,7 @@ def pair_products(
     activation: AbstractActivation, x: InputProducts, y: InputProducts, fourths, qa, qb, c
 ) -> PairProducts:
     """Of a pair; `fourths` are E[sigma_a^4] and E[sigma_b^4]."""
-    corr, _ = alignment(qa, qb, c)
+    corr, gap = alignment(qa, qb, c)
     infinite = jnp.full((3,), jnp.inf, corr.dtype)
     if isinstance(activation, AbstractHomogeneousActivation):
         return PairProducts(_homogeneous(activation, qa, qb, c), jnp.zeros((5,), corr.dtype), infinite)
@@ -129,7 +131,18 @@ def pair_products(
     fourth = jnp.concatenate([fourths[:1], series[:3], fourths[1:]])
     remainder = jnp.concatenate([jnp.zeros_like(beyond[:1]), beyond[:3], jnp.zeros_like(beyond[:1])])
     if isinstance(activation, AbstractKinkedActivation):
-        return PairProducts(fourth, remainder, infinite)
+        # The series of parallel inputs converges slowly, that of derivatives hardly.
+        parallel = some & (gap == 0)
+        exact = lambda: jnp.stack(
+            [
+                parallel_coefficients(
+                    activation, kinks_of(activation), qa, qb, corr, gap, 0, powers=(4 - j, j)
+                )[0, 0]
+                for j in (1, 2, 3)
+            ]
+        )
+        fourth = fourth.at[1:4].set(replaced(parallel, exact, fourth[1:4]))
+        return PairProducts(fourth, jnp.where(parallel, 0, remainder), infinite)
     quarter = jnp.asarray([0.25, 1, 0.25], corr.dtype)
     return PairProducts(fourth, remainder, quarter * (series[3:] + beyond[3:]))
 
