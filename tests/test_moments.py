@@ -17,6 +17,7 @@ import kernelode as ko
 from kernelode._closure.chaos_basis import degrees
 from kernelode._closure.chaos_couplings import couplings, pair_chaos
 from kernelode._closure.elements import PAIR, all_elements, wishart
+from kernelode._closure.four_point import _frames
 from kernelode._closure.g_only import KernelMoments
 from kernelode._closure.tower import source_of_memory, tower_sources
 from kernelode._closure.wick_tower import WickTowerPairs
@@ -176,7 +177,10 @@ def test_four_point_reference():
     for number, layer in enumerate(np.full(10, 0.15**2)):
         state = jax.tree.map(operator.itemgetter(number), tower.state)
         here = closure._couple(net, state, net.weight_variance, net.bias_variance)
-        own = here.driven[np.arange(10), np.arange(10)]  # seen from its own chaos: the drive
+        # Seen from its own chaos, which has a variance of w: its coefficients times that.
+        norms = _frames(state.kernel, closure._degrees(net).floor).gram[:, 1, 1]
+        norms = norms[:, None, None] ** np.arange(case["P"] + 1.0)[None, None]
+        own = here.driven[np.arange(10), np.arange(10)] / jnp.where(norms > 0, norms, 1)
         beyond = here.sources.noise - jnp.einsum("ypk,yxpk->xy", own, here.driven)
         assert jnp.max(jnp.abs(beyond)) > 1e-6
         source = ko.GOnly()._drift(net.drift, KernelMoments(as_block(state.kernel), more, shift))[2]
