@@ -83,6 +83,24 @@ def test_smooth(case, activation, pairs):
 
 
 @pytest.mark.slow
+def test_all_elements_of_equal_inputs():
+    """Elements of three inputs, two of them equal, too."""
+    kernel = jnp.asarray([[0.8, 0.8, 0.3], [0.8, 0.8, 0.3], [0.3, 0.3, 0.7]])
+    along = jnp.asarray([[0.2, -0.2, 0.1], [-0.2, 0.3, 0.0], [0.1, 0.0, 0.1]])
+
+    def line(t):
+        closure = ko.WickTower(4)
+        moments = ko.propagate(network(ko.Softplus(), 2), kernel + t * along, closure=closure).moments
+        return moments.kernel_covariance[-1], moments.mean_correction[-1]
+
+    tangents = jax.jit(lambda: jax.jvp(line, (0.0,), (1.0,))[1])()
+    start, far, near = (jax.jit(line)(t) for t in (0.0, 2e-4, 1e-4))
+    for tangent, x, y, z in zip(tangents, start, near, far):
+        expected = 2 * (y - x) / 1e-4 - (z - x) / 2e-4
+        assert jnp.max(jnp.abs(tangent - expected)) <= 1e-5 * jnp.max(jnp.abs(expected))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [True, False])
 @pytest.mark.parametrize("case", ["equal", "opposite", "parallel"])
 def test_homogeneous(case, pairs):
