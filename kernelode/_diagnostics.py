@@ -100,7 +100,7 @@ def source_mismatch(
     network = checked_network(network)
     closure = instance("exact", exact or default_closure(network), AbstractPairable, _EXACT)
     solution = solve_pairs(network, kernel, ts, closure=closure)
-    return _source_mismatch(solution.network, solution.state, closure.pairs(), GOnly().pairs())
+    return _source_mismatch(solution.network, solution.state, solution.closure, GOnly().pairs())
 
 
 @eqx.filter_jit

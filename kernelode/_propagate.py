@@ -49,6 +49,7 @@ def propagate(
     kernel = checked_kernel(kernel)
     closure = checked_closure(closure, MeanOnly())
     saved = checked_layers(layers, network.depth, range(network.depth + 1))
+    closure = closure.prepare(network, kernel)
     check_propagation(network, kernel, closure, layers)
     solution = _propagate(network, kernel, closure, saved)
     if throw:

@@ -64,7 +64,7 @@ class Solution(eqx.Module):
 
     @property
     def moments(self) -> WidthMoments:
-        """All moments of order 1/n at the saved depths, with estimates of the truncation error."""
+        """All moments of order 1/n at the saved depths, with bounds of the truncation error."""
         closure = self._moment_closure("moments")
         return _over_times(closure.moments, self.network, self.state)
 

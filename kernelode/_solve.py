@@ -63,6 +63,7 @@ def solve(
     ts = checked_times(ts).astype(kernel.dtype)
     closure = checked_closure(closure, MeanOnly())
     options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
+    closure = closure.prepare(network, kernel, ts)
     check_integration(network, kernel, closure, ts, options)
     solution = _solve(network, kernel, ts, closure, options)
     if throw:
@@ -127,7 +128,7 @@ def default_controller(state) -> diffrax.AbstractStepSizeController[Any, Any]:
     """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry."""
     leaves = jax.tree.leaves(state)
     rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5
-    size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves if leaf.size]))
     tiny = jnp.finfo(leaves[0].dtype).tiny
     return diffrax.PIDController(rtol=rtol, atol=1e-3 * rtol * jax.lax.stop_gradient(size) + tiny)
 

@@ -128,9 +128,10 @@ CLOSURES = [
     ko.MeanOnly(),
     ko.GOnly(),
     ko.GOnly().pairs(),
-    ko.WickTower(6),
-    ko.WickTower(6).pairs(),
-    ko.WickTower(5, start=ko.FixedGram()).pairs(),
+    # Finite differences resolve the relaxation of low degrees only.
+    ko.WickTower(6, single_order=6),
+    ko.WickTower(6, single_order=6).pairs(),
+    ko.WickTower(5, start=ko.FixedGram(), single_order=5).pairs(),
 ]
 
 

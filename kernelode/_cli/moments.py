@@ -138,7 +138,7 @@ def _print(console, samples, width, closure, last: ko.WidthMoments, validity, er
 
     def cells(a, b):
         spread = np.sqrt(last.kernel_variance[a, b] / width)
-        # What the last four orders of the truncated closure changed.
+        # Bounds of what the truncation of the closure leaves out.
         of_shift, of_variance = (
             closure.truncation(x) / width
             for x in (last.correction_truncation[a, b], last.covariance_truncation[a, b][1, 1])

@@ -20,6 +20,17 @@ class AbstractClosure(eqx.Module):
     For residual networks the two are tied by rate = d/d(rho^2) push at rho = 0.
     """
 
+    def prepare(
+        self,
+        network: AbstractArchitecture,
+        kernel: Float[Array, "n n"],
+        ts: Float[Array, " times"] | None = None,
+    ) -> "AbstractClosure":
+        """The closure to be used for a network: at the depths `ts` of its flow, or through its layers.
+        Here a closure decides what has to be static; by default it stays as it is."""
+        del network, kernel, ts
+        return self
+
     @abc.abstractmethod
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Any:
         """The state that an input kernel starts with."""
@@ -50,9 +61,10 @@ class WidthMoments(NamedTuple):
         components (aa, ab, bb).
     - `kernel_variance`: V4[ab, ab], (n, n).
     - `mean_correction`: K1 = lim n (E[G] - K0), (n, n).
-    - `covariance_truncation`, `correction_truncation`: how much the last four orders of a truncated
-        closure changed the two: an estimate of what the neglected ones would. Zero for closures that
-        are not truncated.
+    - `covariance_truncation`, `correction_truncation`: bounds of the error that the truncation of a
+        closure makes in the two, of their shapes; zero for closures that are not truncated. That of K1
+        is an estimate instead where sigma'' is no function: for pairs of inputs and an activation with
+        kinks, and for inputs by themselves if it is not homogeneous.
     """
 
     mean_kernel: Float[Array, "*times n n"]

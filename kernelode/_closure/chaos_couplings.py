@@ -1,8 +1,8 @@
 """What the chaos coefficients of a pair say about one layer: Q, its derivatives, drive and sources.
 
-All at one layer, with c^X_jk = E[f_X h_j(u) h_k(v)], f_ab = sigma_a sigma_b, X in (aa, ab, bb):
+All at one layer, with f_ab = sigma_a sigma_b = sum c^ab_jk :u^j w^k: / sqrt(j! k!), X in (aa, ab, bb):
 
-    Q_X = C_b + C_W c^X_00,    Cov(xi_X, h_j h_k) = C_W c^X_jk,
+    Q_X = C_b + C_W c^X_00,    xi_X = C_W sum c^X_jk W_jk,
     chi = dQ/dK,    1/2 D^2 Q [V],    source of K1 from memory: 1/2 C_W sum c^X_{p+2} R_p.
 """
 
@@ -17,9 +17,32 @@ from .._activation.base import (
     AbstractHomogeneousActivation,
     AbstractOddActivation,
 )
-from .._expectation.chaos import InputChaos, chaos_coefficients, correlation
+from .._expectation.chaos import (
+    SAFETY,
+    InputChaos,
+    chaos_coefficients,
+    coefficient_tails,
+    has_kinks,
+    kinks_of,
+    uncorrelated_coefficients,
+)
+from .._expectation.parallel import parallel_coefficients, replaced
+from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients
-from .chaos_basis import Degrees, Frame, by_degree, frame, rotated_square, second_power
+from .chaos_basis import (
+    Degrees,
+    Frame,
+    basis_floor,
+    by_degree,
+    frame,
+    lowered,
+    own_frame,
+    rotated_square,
+    second_power,
+    square_norms,
+    units,
+)
+from .truncation import Tails, contraction_rate, parseval_tail, source_tail
 
 
 def degree_step(activation: AbstractActivation) -> int:
@@ -43,34 +66,83 @@ def pair_chaos(activation, x: InputChaos, y: InputChaos, qa, qb, c, *, single: b
     """From what two inputs bring; of one input with itself if `single`."""
     top = x.square.shape[0] - 1
     p = np.arange(top + 1)
-    corr, complement = correlation(qa, qb, c)
-    aa = by_degree(
-        jnp.concatenate([x.square[:, None], jnp.zeros((top + 1, top), c.dtype)], 1), p, top + 1
-    )
+    here = frame(qa, qb, c, basis_floor(activation))
+    beside = jnp.zeros((top + 1, top), c.dtype)
+    aa = by_degree(jnp.concatenate([x.square[:, None], beside], 1), p, top + 1)
     if single:
-        return PairChaos(jnp.stack([aa, aa, aa]), frame(qa, qb, corr, jnp.zeros_like(complement)))
+        return PairChaos(jnp.stack([aa, aa, aa]), own_frame(here))
+    square = _pair_square(activation, x, y, qa, qb, here)
+    bb = rotated_square(y.square, here.corr, here.spread)
+    return PairChaos(jnp.stack([aa, by_degree(square, p, top + 1), bb]), here)
+
+
+def coefficient_error(activation, inputs, finer, qa, qb, c) -> Float[Array, ""]:
+    """An estimate of the largest error of c^ab_jk, j + k <= order, relative to the natural scale of the
+    two inputs, from their contributions by two rules: a pair of `InputChaos` each."""
+    (x, y), (x_finer, y_finer) = inputs, finer
+    top = x.square.shape[0] - 1
+    here = frame(qa, qb, c, basis_floor(activation))
+    value = _pair_square(activation, x, y, qa, qb, here)
+    change = _pair_square(activation, x_finer, y_finer, qa, qb, here, finer=True) - value
+    error = SAFETY * jnp.abs(change)
+    if not isinstance(activation, AbstractHomogeneousActivation):
+        gap = here.gram[1, 1] * here.spread**2
+        exact = has_kinks(activation) & (gap == 0)
+        complement = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
+        summed = (qa > 0) & (qb > 0) & ~exact
+        error = error + jnp.where(summed, coefficient_tails(x, y, here.corr, complement), 0)
+    kept = np.add.outer(np.arange(top + 1), np.arange(top + 1)) <= top
+    size = jnp.sqrt(jnp.abs(x_finer.square[0])) * jnp.sqrt(jnp.abs(y_finer.square[0]))
+    return jnp.max(jnp.where(kept, error, 0)) / jnp.where(size > 0, size, 1)
+
+
+def _pair_square(
+    activation, x: InputChaos, y: InputChaos, qa, qb, here: Frame, *, finer: bool = False
+) -> Float[Array, "j k"]:
+    """c^ab_jk. Singular pairs are looked after only where a batch has one."""
+    top, corr = x.square.shape[0] - 1, here.corr
+    some, gap = (qa > 0) & (qb > 0), here.gram[1, 1] * here.spread**2
     if isinstance(activation, AbstractHomogeneousActivation):
-        square = homogeneous_coefficients(activation, qa, qb, corr, complement, top)[0]
+        # At zero gap `spread` is one; the wedges' own coefficients have zero there.
+        complement = jnp.where(some & (gap == 0), 0, here.spread)
+        square = homogeneous_coefficients(activation, qa, qb, corr, complement, top, finer=finer)
     else:
-        square = chaos_coefficients(x, y, corr, complement)
-    bb = rotated_square(y.square, corr, complement)
-    coefficients = jnp.stack([aa, by_degree(square, p, top + 1), bb])
-    return PairChaos(coefficients, frame(qa, qb, corr, complement))
+        square = chaos_coefficients(x, y, corr, here.spread)
+    if has_kinks(activation):
+        at_parallel = lambda: parallel_coefficients(
+            activation, kinks_of(activation), qa, qb, corr, gap, top, finer=finer
+        )
+        square = replaced(some & (gap == 0), at_parallel, square)
+    at_zero = lambda: uncorrelated_coefficients(x, y, here.gram[0, 1])
+    return replaced(~some, at_zero, square)
 
 
 class Couplings(NamedTuple):
-    """One layer, for one pair. `drive` is C_W c^X on the kept degrees, `sources` C_W/2 times the
-    weighted c^X two degrees higher, for R on (uu, uv, vv)."""
+    """One layer, for one pair. `expansion` is C_W c^X on the kept degrees, xi = sum expansion W; `drive`
+    is Cov(xi, W), the same but for the variance of w; `sources` is C_W/2 times the weighted c^X two
+    degrees higher, for the R^Y that S_X contains (`SOURCES`); `noise` is Cov(xi, xi) of all degrees;
+    `gram` is the covariance of (u, w)."""
 
     q: Float[Array, "3"]
     chi: Float[Array, "3 3"]
     curvature: Float[Array, "3 3 3"]
+    expansion: Float[Array, "3 degree k"]
     drive: Float[Array, "3 degree k"]
-    sources: Float[Array, "3 3 degree k"]
-    turn: Float[Array, "3 3"]
+    sources: Float[Array, "5 degree k"]
+    noise: Float[Array, "3 3"]
+    gram: Float[Array, "2 2"]
+    tails: Tails
 
 
-def couplings(pair: PairChaos, weight_variance, bias_variance, d: Degrees) -> Couplings:
+def couplings(
+    pair: PairChaos,
+    products: PairProducts,
+    curvatures: Float[Array, "2"],
+    weight_variance,
+    bias_variance,
+    d: Degrees,
+) -> Couplings:
+    """`curvatures` are E[((sigma^2)''/2)^2] of the two inputs."""
     c, turn = weight_variance * pair.coefficients, second_power(pair.frame.b)
     root = lambda x: jnp.asarray(np.sqrt(x), c.dtype)
     gradient = jnp.stack([root(2.0) * c[:, 2, 0], 2 * c[:, 2, 1], root(2.0) * c[:, 2, 2]], axis=1) / 2
@@ -83,22 +155,88 @@ def couplings(pair: PairChaos, weight_variance, bias_variance, d: Degrees) -> Co
         ],
         axis=1,
     )
-    width = d.order + 1
-    shifted = lambda k: c[:, d.p + 2, k : k + width] / 2
-    j, k = d.j, d.k[None, :]
-    sources = jnp.stack(
-        [
-            shifted(0) * root((j + 1.0) * (j + 2))[None],
-            2 * shifted(1) * root((j + 1.0) * (k + 1))[None],
-            shifted(2) * root((k + 1.0) * (k + 2))[None],
-        ],
-        axis=1,
-    )
+    q, chi = bias_variance + c[:, 0, 0], gradient @ turn
+    expansion, sources = c[:, d.p, : d.order + 1], _sources(c, turn, d)
+    drive = lowered(expansion, pair.frame.gram, int(d.p[0]))
+    size = weight_variance**2 * products.fourth[_FACTORS]
+    noise = size - c[:, 0, 0][:, None] * c[:, 0, 0][None, :]
     return Couplings(
-        q=bias_variance + c[:, 0, 0],
-        chi=gradient @ turn,
+        q=q,
+        chi=chi,
         curvature=jnp.einsum("xmn,my,nz->xyz", hessian / 8, turn, turn),
-        drive=c[:, d.p, :width],
-        sources=jnp.where(d.inside[None, None], sources, 0),
-        turn=turn,
+        expansion=expansion,
+        drive=drive,
+        sources=sources,
+        noise=noise,
+        gram=pair.frame.gram,
+        tails=_tails(
+            pair, products, curvatures, weight_variance, q, chi, expansion, drive, sources, noise, size, d
+        ),
+    )
+
+
+def _sources(c, turn, d: Degrees) -> Float[Array, "5 degree k"]:
+    """The functions that R meets in S, for (X, Y) of `SOURCES`: two degrees down, weighted."""
+    width, j, k = d.order + 1, d.j, d.k[None, :]
+    root = lambda x: jnp.asarray(np.where(d.inside, np.sqrt(x), 0), c.dtype)
+    weights = root((j + 1.0) * (j + 2)) / 2, root((j + 1.0) * (k + 1)), root((k + 1.0) * (k + 2)) / 2
+    along = lambda x: [c[x, d.p + 2, m : m + width] * weights[m] for m in range(3)]
+    rotate = lambda parts, y: sum(part * turn[m, y] for m, part in enumerate(parts))
+    aa, ab, bb = along(0), along(1), along(2)
+    return jnp.stack([aa[0] * turn[0, 0], *(rotate(ab, y) for y in range(3)), rotate(bb, 2)])
+
+
+#: The elements (X, Y) of (aa, ab, bb) for which S_X contains R^Y.
+SOURCES = (np.array([0, 1, 1, 1, 2]), np.array([0, 0, 1, 2, 2]))
+
+#: How often b occurs in f_X f_Y, X and Y in (aa, ab, bb).
+_FACTORS = np.add.outer([0, 1, 2], [0, 1, 2])
+
+
+def _tails(
+    pair: PairChaos,
+    products: PairProducts,
+    curvatures,
+    weight_variance,
+    q,
+    chi,
+    expansion,
+    drive,
+    sources,
+    noise,
+    size,
+    d: Degrees,
+) -> Tails:
+    """Chaos e in (a, ab, b), which the functions f_aa, f_ab, f_bb live in."""
+    dtype = drive.dtype
+    squared = weight_variance**2
+    lacking = squared * products.remainder[_FACTORS]
+    total = jnp.diagonal(noise) + jnp.diagonal(lacking)
+    energies = jnp.concatenate([curvatures[:1], products.sources, curvatures[1:]])
+    # The inverse deviations of the inputs, and an orthonormal basis; zero for what is lacking.
+    here = pair.frame
+    of_u, of_w = units(here.gram)
+    across = here.a[1, 1]
+    of_b = jnp.where(of_w + here.corr**2 > 0, here.spread / jnp.where(across > 0, across, 1), 0)
+    of_a = of_u * here.b[0, 0]
+    corr = jnp.abs(here.corr)
+    one = jnp.ones((), dtype)
+    norms = square_norms(sources, here.gram, int(d.p[0]))
+    drift = jnp.stack([jnp.stack([q[0], q[1]]), jnp.stack([q[1], q[2]])])
+    return Tails(
+        drive=parseval_tail(total, jnp.sum(expansion * drive, axis=(1, 2)), jnp.diagonal(size)),
+        source=jnp.zeros((3, 3), dtype)
+        .at[SOURCES]
+        .set(source_tail(squared * energies, chi[SOURCES], norms, d.p)),
+        overlap=jnp.stack(
+            [jnp.stack([one, one, corr]), jnp.stack([one, one, one]), jnp.stack([corr, one, one])]
+        ),
+        contraction=jnp.stack(
+            [
+                q[0] * of_a**2,
+                contraction_rate(drift, here.b, jnp.stack([of_u, of_w])),
+                q[2] * of_b**2,
+            ]
+        ),
+        noise=lacking,
     )

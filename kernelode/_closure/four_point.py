@@ -5,6 +5,7 @@ pair {a, b}. Each pair e has its own chaos basis; R[e, X] holds Cov(D_X, W^e) fo
 cost grows as n^4: for few inputs. `tower.py` has the equations, `wick_tower.py` the restriction to pairs.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractHomogeneousActivation
+from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
 from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import integer
-from .._expectation.chaos import correlation, input_chaos
+from .._expectation.chaos import input_chaos
+from .._expectation.products import SingleProducts, input_products, pair_products
+from .._expectation.quadruples import quadruple_moments, quadruples
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import (
     AbstractMomentClosure,
@@ -25,21 +28,55 @@ from .base import (
     check_supported,
     read_out_layer,
 )
-from .chaos_basis import Degrees, change_basis, degrees, frame, project, second_power, turning
+from .chaos_basis import (
+    Degrees,
+    Frame,
+    basis_floor,
+    change_basis,
+    degrees,
+    frame,
+    frame_rate,
+    own_frame,
+    project,
+    second_power,
+    turning,
+    units,
+)
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
 from .g_only import four_point_moments
-from .tower import Sources, kernel_push, kernel_rate, monomials, pair_matrix, second_norms, truncations
-from .wick_tower import WickTowerPairs
+from .order import chosen_order
+from .single_tower import SingleTower, single_moments, single_push, single_rate
+from .tower import (
+    Sources,
+    kernel_push,
+    kernel_rate,
+    monomials,
+    pair_matrix,
+    second_norms,
+    source_of_memory,
+)
+from .truncation import Neglected, Tails, neglected_push, neglected_rate, nothing_neglected
+from .wick_tower import (
+    WickTowerPairs,
+    along_flow,
+    at_index,
+    begin_singles,
+    input_singles,
+    known_order,
+    single_order,
+)
 
 
 class FourPointTower(eqx.Module):
-    """K0, R[e, X], and C and K1 at the full order and without its last four degrees."""
+    """K0, R[e, X], C and K1, what the truncation leaves out, and the towers of inputs by themselves."""
 
     kernel: Float[Array, "n n"]
     memory: Float[Array, "e x degree k"]
-    covariance: Float[Array, "2 x x"]
-    correction: Float[Array, "2 x"]
+    covariance: Float[Array, "x x"]
+    correction: Float[Array, " x"]
+    neglected: Neglected
+    singles: SingleTower
 
 
 class WickTower(AbstractPairable):
@@ -47,29 +84,57 @@ class WickTower(AbstractPairable):
 
     **Arguments**
 
-    - `order`: P, the highest degree of the activations' chaos that is kept. Solutions report what the
-        last four degrees contributed. 16 gives V4 to about 1e-4; K1 converges more slowly.
+    - `order`: P, the highest degree of the activations' chaos that is kept. Solutions report bounds of
+        what the truncation leaves out. 16 gives V4 to about 1e-4; K1 converges more slowly.
     - `terms`: orders of the Hermite expansion in the coefficients of a pair. Solutions report the
         error in `quadrature_error`, which is large for nearly parallel inputs at large variance.
     - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
+    - `single_order`: the order for the elements of single inputs, V4[aa, aa] and K1[aa]. By default 120
+        through layers, or `order` if that is larger, and `order` along a flow.
+    - `tolerance`: instead of an order. `propagate` and `solve` then take the lowest of 8, 12, 16, 24, 32,
+        48 and 64 whose bound, at the last depth and in the read-out there, is at most `tolerance` times
+        V4[ab, ab], and for K1[ab] times sqrt(K_aa K_bb), on the pairs of extreme variances and
+        correlations. Needs a kernel that is not traced.
 
-    **Raises** `ValueError` for an order below 2 or too many terms, `TypeError` for no integers.
+    **Raises** `ValueError` for an order below 2 or too many terms; for a tolerance that is not positive,
+    or given along with an order; by `propagate` and `solve`, where no order meets the tolerance.
+    `TypeError` for orders that are no integers.
     """
 
-    order: int = eqx.field(static=True)
+    order: int | None = eqx.field(static=True, default=None)
     terms: int = eqx.field(static=True, default=256)
     start: AbstractStart = GaussianRows()
+    single_order: int | None = eqx.field(static=True, default=None)
+    tolerance: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        integer("order", self.order, least=2)
+        if (self.order is None) == (self.tolerance is None):
+            raise ValueError(
+                "`WickTower` needs either an `order` or a `tolerance`, got "
+                f"`order={self.order}` and `tolerance={self.tolerance}`."
+            )
         integer("terms", self.terms, least=1)
+        if self.single_order is not None:
+            integer("single_order", self.single_order, least=2)
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}.")
+        if self.order is None:
+            return
+        integer("order", self.order, least=2)
         if not 1 <= self.terms <= 1024 - top_degree(self.order):
             raise ValueError(
                 f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {self.terms}."
             )
 
     def pairs(self) -> AbstractMomentClosure:
-        return WickTowerPairs(self.order, self.terms, self.start)
+        return WickTowerPairs(self.order, self.terms, self.start, self.single_order, self.tolerance)
+
+    def prepare(self, network, kernel, ts=None) -> "WickTower":
+        order = self.order
+        if order is None:
+            order = chosen_order(self.pairs(), network, kernel, ts)
+        found = dataclasses.replace(self, order=order, tolerance=None)
+        return found if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
         check_supported(network, self.start)
@@ -78,24 +143,39 @@ class WickTower(AbstractPairable):
         gamma = wishart(kernel, elements)
         memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
         if self.start.memory:
-            turns = jax.vmap(second_power)(self._frames(kernel).b)
+            turns = jax.vmap(second_power)(_frames(kernel, d.floor).b)
             rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
             memory = memory.at[:, :, d.second, :3].set(rotated / second_norms(kernel.dtype)[None, None])
         covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
         covariance = self.start.memory * gamma + covariance
-        return FourPointTower(kernel, memory, jnp.stack([covariance] * 2), jnp.stack([correction] * 2))
+        return FourPointTower(
+            kernel,
+            memory,
+            covariance,
+            correction,
+            nothing_neglected(len(first), kernel.dtype),
+            begin_singles(self.start, self._single_degrees(network), kernel),
+        )
 
     def rate(self, network: AbstractArchitecture, state: FourPointTower) -> FourPointTower:
-        step = degree_step(network.activation)
-        frames = self._frames(state.kernel)
-        whole = self._couple(network, state, network.weight_variance, network.bias_variance)
+        step, floor = degree_step(network.activation), self._degrees(network).floor
+        variances = network.weight_variance, network.bias_variance
+        whole = self._couple(network, state, *variances)
         drift = _matrix(whole.q)
         first, second = all_elements(drift.shape[0])
         own = jax.vmap(pair_matrix)(drift[first, first], drift[second, second], drift[first, second])
         moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
-        turn = jax.vmap(lambda r, q, b: turning(r, q, b, step))(state.memory, own, frames.b)
+        rates = jax.vmap(lambda entries, q: frame_rate(*entries, drift=q, floor=floor))
+        rates = rates(_entries(state.kernel), own)
+        turn = jax.vmap(lambda r, rate: turning(r, rate, step))(state.memory, rates)
         covariance, correction = kernel_rate(whole.chi, whole.sources, state.covariance, state.correction)
-        return FourPointTower(drift, moved + turn, covariance, correction)
+        lacking = neglected_rate(
+            state.neglected, whole.tails, whole.chi, whole.curved, self._degrees(network).neglected
+        )
+        d = self._single_degrees(network)
+        one_input = lambda x, q, tower: single_rate(x, q, tower, *variances, d)
+        singles = jax.vmap(one_input)(whole.single, jnp.diagonal(state.kernel), state.singles)
+        return FourPointTower(drift, moved + turn, covariance, correction, lacking, singles)
 
     def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
         return self._layer(network, state, layer, network.weight_variance, network.bias_variance)
@@ -105,89 +185,126 @@ class WickTower(AbstractPairable):
 
     def moments(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
         covariance = state.covariance
-        if isinstance(network, AbstractResidualNetwork):
+        stream = isinstance(network, AbstractResidualNetwork)
+        if stream:
             d = self._degrees(network)
-            turns = jax.vmap(lambda a: monomials(a)[1])(self._frames(state.kernel).a)
+            turns = jax.vmap(lambda a: monomials(a)[1])(_frames(state.kernel, d.floor).a)
             memory = state.memory[:, :, d.second, :3] * second_norms(state.kernel.dtype)[None, None]
             r2 = jnp.einsum("exm,em->xe", memory, turns)
-            kept = jnp.asarray(truncations(d)[:, d.second], r2.dtype)[:, None, None]
             gamma = wishart(state.kernel, all_elements(state.kernel.shape[0]))
-            covariance = gamma[None] + kept * (r2 + r2.T)[None] + covariance
-        return self._expand(state.kernel, covariance, state.correction)
+            covariance = gamma + r2 + r2.T + covariance
+        return self._expand(network, state, covariance, stream)
 
     def read_out(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
         variances = network.output_weight_variance, network.output_bias_variance
         out = self._layer(network, state, read_out_layer(network), *variances)
-        return self._expand(out.kernel, out.covariance, out.correction)
+        return self._expand(network, out, out.covariance, stream=False)
 
     def quadrature_error(self, network: AbstractArchitecture, state: FourPointTower) -> Float[Array, ""]:
-        pairs = WickTowerPairs(self.order, self.terms, GaussianRows())
+        pairs = WickTowerPairs(self.order, self.terms, GaussianRows(), self.order)
         return pairs.quadrature_error(network, pairs.init(network, state.kernel))
 
-    def _expand(self, kernel, covariance, correction) -> WidthMoments:
+    def _expand(self, network, state: FourPointTower, covariance, stream: bool) -> WidthMoments:
+        """Moments of all elements; of inputs by themselves those of their own towers."""
+        n, d = state.kernel.shape[0], self._single_degrees(network)
+        own = single_moments(jnp.diagonal(state.kernel), state.singles, d, stream)
+        at = element_numbers(n)[np.arange(n), np.arange(n)]
         return four_point_moments(
-            kernel, covariance[0], correction[0], lower=(covariance[1], correction[1])
+            state.kernel,
+            covariance.at[at, at].set(own.covariance),
+            state.correction.at[at].set(own.correction),
+            state.neglected.covariance.at[at, at].set(own.covariance_error),
+            state.neglected.correction.at[at].set(own.correction_error),
         )
 
     def _degrees(self, network) -> Degrees:
-        return degrees(self.order, degree_step(network.activation))
+        activation = network.activation
+        return degrees(known_order(self), degree_step(activation), basis_floor(activation))
 
-    def _frames(self, kernel):
-        first, second = all_elements(kernel.shape[0])
-        qa, qb, c = kernel[first, first], kernel[second, second], kernel[first, second]
-        return jax.vmap(lambda qa, qb, c: frame(qa, qb, *correlation(qa, qb, c)))(qa, qb, c)
+    def _single_degrees(self, network) -> Degrees:
+        return degrees(single_order(self), degree_step(network.activation))
 
     def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
         d, step = self._degrees(network), degree_step(network.activation)
         kernel, activation = state.kernel, network.activation
-        n, top = kernel.shape[0], top_degree(self.order)
+        n, top = kernel.shape[0], top_degree(known_order(self))
         first, second = all_elements(n)
         own = own_pairs(n)
         homogeneous = isinstance(activation, AbstractHomogeneousActivation)
         terms = 1 if homogeneous else self.terms
-        inputs = jax.vmap(lambda q: input_chaos(activation, q, top, terms))(jnp.diagonal(kernel))
-        at = lambda k: jax.tree.map(lambda leaf: leaf[k], inputs)
+        variances = jnp.diagonal(kernel)
+        inputs = jax.vmap(lambda q: input_chaos(activation, q, top, terms))(variances)
+        products = jax.vmap(lambda q: input_products(activation, q, top, terms))(variances)
+        single = input_singles(activation, variances, single_order(self))
 
         def one_pair(a, b):
-            both = [
-                pair_chaos(
-                    activation, at(a), at(b), kernel[a, a], kernel[b, b], kernel[a, b], single=same
-                )
-                for same in (False, True)
-            ]
+            entries = kernel[a, a], kernel[b, b], kernel[a, b]
+            x, y = (at_index((inputs, products), k) for k in (a, b))
+            both = [pair_chaos(activation, x[0], y[0], *entries, single=same) for same in (False, True)]
             pair = jax.tree.map(lambda x, y: jnp.where(a == b, y, x), *both)
-            return couplings(pair, weight_variance, bias_variance, d)
+            fourths = jnp.stack([single.fourth[a], single.fourth[b]])
+            curvatures = jnp.stack([single.curvature[a], single.curvature[b]])
+            moments = pair_products(activation, x[1], y[1], fourths, *entries)
+            return couplings(pair, moments, curvatures, weight_variance, bias_variance, d)
 
         here: Couplings = jax.vmap(one_pair)(jnp.asarray(first), jnp.asarray(second))
-        frames = self._frames(kernel)
+        frames = _frames(kernel, d.floor)
 
         # An element's own function, in its own basis and seen from every other.
         number = jnp.asarray(np.where(first == second, 0, 1))
         pick = lambda x: jnp.take_along_axis(x, number.reshape(-1, *[1] * (x.ndim - 1)), axis=1)[:, 0]
-        drive, chi_own, curvature, sources = (
-            pick(x) for x in (here.drive, here.chi, here.curvature, here.sources)
-        )
+        expansion, chi_own, curvature = (pick(x) for x in (here.expansion, here.chi, here.curvature))
         index = np.stack([first, second], axis=1)
         between = kernel[index[:, None, :, None], index[None, :, None, :]]
         overlap = jnp.einsum("xij,xejk,elk->exil", frames.b, between, frames.b)
-        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, drive)
+        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, expansion)
 
-        chi = jnp.zeros((len(first), len(first)), kernel.dtype)
-        chi = chi.at[np.arange(len(first))[:, None], own].add(chi_own)
-        mask = jnp.asarray(truncations(d), kernel.dtype)
-        with_own = state.memory[np.arange(len(first))[:, None], own]  # (x, 3, degree, k)
-        turned = jnp.einsum("xmy,xypk->xmpk", here.turn, with_own)
-        blocks = state.covariance[:, own[:, :, None], own[:, None, :]]
+        scales = jax.vmap(units)(frames.gram)
+        rows = np.arange(len(first))[:, None]
+        on_own = lambda x: jnp.zeros((len(first), len(first)), kernel.dtype).at[rows, own].add(x)
+        noise = jnp.einsum("ypk,yxpk->xy", expansion, seen_from)
+        on_pairs = lambda x, of_pairs: (
+            x.at[own[:, :, None], own[:, None, :]]
+            .set(of_pairs)
+            .at[rows[:, 0], rows[:, 0]]
+            .set(pick(of_pairs.diagonal(axis1=1, axis2=2)))
+        )
+        # Norms in orthonormal bases.
+        norms = jax.vmap(jax.vmap(_norm))(scales[:, None, :, None] * overlap * scales[None, :, None, :])
+        tail = pick(here.tails.drive)
+        lacking = tail[:, None] * tail[None, :] * norms**d.neglected
+        if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
+            # Of three and four inputs. Kinks leave little beyond the kept degrees.
+            found, where = quadruples(n), _quadruple_numbers(n)
+            moments = jnp.concatenate(
+                [jnp.zeros_like(tail[:1]), quadruple_moments(activation, kernel, found)]
+            )[where]
+            mean = pick(here.q) - bias_variance
+            several = where > 0
+            exact = weight_variance**2 * moments - mean[:, None] * mean[None, :]
+            noise = jnp.where(several, exact, noise)
+            lacking = jnp.where(several, 0, lacking)
+        with_own = state.memory[rows, own]  # (x, 3, degree, k)
+        of_own = lambda c: c[own[:, :, None], own[:, None, :]]
         return _Whole(
             q=pick(here.q),
-            chi=chi,
+            chi=on_own(chi_own),
             driven=seen_from,
             sources=Sources(
-                driven=jnp.einsum("tp,xpk,xypk->txy", mask, drive, state.memory),
-                noise=jnp.einsum("tp,ypk,yxpk->txy", mask, drive, seen_from),
-                shift=jnp.einsum("tp,xmpk,xmpk->tx", mask, sources, turned)
-                + jnp.einsum("xyz,txyz->tx", curvature, blocks),
+                driven=jnp.einsum("xpk,xypk->xy", expansion, state.memory),
+                noise=on_pairs(noise, here.noise),
+                shift=pick(jax.vmap(source_of_memory)(here.sources, with_own))
+                + jnp.einsum("xyz,xyz->x", curvature, of_own(state.covariance)),
             ),
+            tails=Tails(
+                drive=tail,
+                source=on_own(pick(here.tails.source)),
+                overlap=norms,
+                contraction=pick(here.tails.contraction),
+                noise=on_pairs(lacking, here.tails.noise),
+            ),
+            curved=jnp.einsum("xyz,xyz->x", jnp.abs(curvature), of_own(state.neglected.covariance)),
+            single=single,
         )
 
     def _layer(self, network, state: FourPointTower, layer: Layer, weight_variance, bias_variance):
@@ -195,16 +312,24 @@ class WickTower(AbstractPairable):
         here = self._couple(network, state, weight_variance, bias_variance)
         forth, back = layer.skip**2, layer.scale**2
         kernel = forth * state.kernel + back * _matrix(here.q)
-        before, after = self._frames(state.kernel), self._frames(kernel)
+        floor = self._degrees(network).floor
+        before, after = _frames(state.kernel, floor), _frames(kernel, floor)
         turn = layer.skip * after.b @ before.a
         memory = forth * state.memory + back * (
             here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
         )
         memory = jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn)
+        lacking = neglected_push(
+            state.neglected, here.tails, here.chi, here.curved, layer, self._degrees(network).neglected
+        )
+        d = self._single_degrees(network)
+        one_input = lambda x, q, tower: single_push(x, q, tower, weight_variance, bias_variance, layer, d)
         return FourPointTower(
             kernel,
             memory,
             *kernel_push(here.chi, here.sources, state.covariance, state.correction, layer),
+            lacking,
+            jax.vmap(one_input)(here.single, jnp.diagonal(state.kernel), state.singles),
         )
 
 
@@ -215,6 +340,41 @@ class _Whole(NamedTuple):
     chi: Float[Array, "x x"]
     driven: Float[Array, "e x degree k"]
     sources: Sources
+    tails: Tails
+    curved: Float[Array, " x"]
+    single: SingleProducts
+
+
+def _quadruple_numbers(n: int) -> np.ndarray:
+    """For any two elements, which of `quadruples(n)` their product is, from one on; zero for none."""
+    found = quadruples(n)
+    repeated = [tuple(sorted((a, *abc))) for abc in found.triples.tolist() for a in abc[:1]]
+    numbers = {key: i for i, key in enumerate([*repeated, *map(tuple, found.fours.tolist())], start=1)}
+    pairs = np.stack(all_elements(n), axis=1).tolist()
+    return np.array([[numbers.get(tuple(sorted(x + y)), 0) for y in pairs] for x in pairs])
+
+
+def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:
+    """The largest singular value of a contraction."""
+    square = m @ m.T
+    half, side = (square[0, 0] - square[1, 1]) / 2, square[1, 0]
+    apart = half**2 + side**2
+    root = lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    return jnp.minimum(root((square[0, 0] + square[1, 1]) / 2 + root(apart)), 1)
+
+
+def _entries(kernel: Float[Array, "n n"]) -> tuple[Array, Array, Array]:
+    """(K_aa, K_bb, K_ab) of every element."""
+    first, second = all_elements(kernel.shape[0])
+    return kernel[first, first], kernel[second, second], kernel[first, second]
+
+
+def _frames(kernel: Float[Array, "n n"], floor: float) -> Frame:
+    """The bases of all elements."""
+    first, second = all_elements(kernel.shape[0])
+    frames = jax.vmap(lambda *entries: frame(*entries, floor=floor))(*_entries(kernel))
+    own = lambda x: jnp.asarray(first == second).reshape(-1, *[1] * (x.ndim - 1))
+    return jax.tree.map(lambda x, alone: jnp.where(own(x), alone, x), frames, jax.vmap(own_frame)(frames))
 
 
 def _matrix(elements: Float[Array, " x"]) -> Float[Array, "n n"]:

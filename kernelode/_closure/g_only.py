@@ -144,15 +144,15 @@ def _with_own(d: DriftDerivatives) -> DriftDerivatives:
     return DriftDerivatives(first(d.value), first(d.chi), first(d.curvature))
 
 
-def four_point_moments(kernel, covariance, correction, lower=None) -> WidthMoments:
-    """Moments over elements (X, Y) as (n, n, n, n) and (n, n) arrays; `lower` are those of a lower
-    truncation."""
+def four_point_moments(kernel, covariance, correction, *truncation) -> WidthMoments:
+    """Moments over elements (X, Y) as (n, n, n, n) and (n, n) arrays; `truncation` are bounds of their
+    errors, none for a closure that is not truncated."""
     numbers = element_numbers(kernel.shape[0])
     expand = lambda v, k1: (v[numbers[:, :, None, None], numbers[None, None]], k1[numbers])
-    below = (covariance, correction) if lower is None else lower
-    difference = expand(covariance - below[0], correction - below[1])
+    errors = truncation or (jnp.zeros_like(covariance), jnp.zeros_like(correction))
     whole, shift = expand(covariance, correction)
-    return WidthMoments(kernel, whole, jnp.diagonal(covariance)[numbers], shift, *difference)
+    variance = jnp.diagonal(covariance)[numbers]
+    return WidthMoments(kernel, whole, variance, shift, *expand(*errors))
 
 
 class GOnlyPairs(AbstractMomentClosure):
@@ -267,12 +267,23 @@ def _sampling_noise(activation, weight_variance, block: Block) -> Float[Array, "
 
 def _moment_errors(network: AbstractArchitecture, block: Block) -> Float[Array, ""]:
     """The largest error estimate of E[sigma_a sigma_b] and its first two derivatives, each relative to
-    the largest of its kind."""
-    own = np.eye(block.row.shape[0], dtype=bool)
+    the largest of its kind.
+
+    All of a kind may all but vanish, of oscillating activations for one: sizes are therefore not taken
+    for less than a hundredth of E[(sigma^(r))^2], the natural scale of derivatives of order r.
+    """
+    n = block.row.shape[0]
+    own = np.eye(n, dtype=bool)
     found = pair_moments(network.activation, block.row, block.column, block.cross, 2)
     alone = variance_derivatives(network.activation, block.row, 2)
-    values = [jnp.where(own, 0, x.value) for x in found.values()] + list(alone.value)
-    errors = [jnp.where(own, 0, x.error) for x in found.values()] + list(alone.error)
-    size = jnp.stack([jnp.max(jnp.abs(x)) for x in values])
-    error = jnp.stack([jnp.max(x) for x in errors])
-    return jnp.max(error / jnp.where(size > 0, size, 1))
+    scales = [jnp.max(jnp.abs(jnp.diagonal(found[r, r].value))) for r in range(3)]
+    scales = [jnp.where(jnp.isfinite(x), x, 0) for x in scales]
+
+    def relative(order: int, value, error):
+        size = jnp.maximum(jnp.max(jnp.abs(value)), scales[order] / 100)
+        return jnp.max(error) / jnp.where(size > 0, size, 1)
+
+    masked = lambda x: jnp.where(own, 0, x)
+    pairs = [relative((i + j) // 2, masked(x.value), masked(x.error)) for (i, j), x in found.items()]
+    singles = [relative(r, value, error) for r, (value, error) in enumerate(zip(*alone))]
+    return jnp.max(jnp.stack(pairs + singles))

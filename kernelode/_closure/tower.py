@@ -25,20 +25,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture.base import Layer
-from .._expectation.chaos import correlation
 from .._start import AbstractStart
-from .chaos_basis import Degrees, change_basis, frame, second_power, turning
-from .chaos_couplings import Couplings, PairChaos
+from .chaos_basis import Degrees, change_basis, frame, frame_rate, second_power, turning
+from .chaos_couplings import SOURCES, Couplings
 from .elements import PAIR, wishart
+from .truncation import Neglected, neglected_push, neglected_rate, nothing_neglected
 
 
 class Tower(NamedTuple):
-    """R, C and K1 of one pair, D in (aa, ab, bb). C and K1 at the full order, and without its last four
-    degrees."""
+    """R, C and K1 of one pair, D in (aa, ab, bb), and what the truncation leaves out."""
 
     memory: Float[Array, "3 degree k"]
-    covariance: Float[Array, "2 3 3"]
-    correction: Float[Array, "2 3"]
+    covariance: Float[Array, "3 3"]
+    correction: Float[Array, "3"]
+    neglected: Neglected
 
 
 def pair_matrix(qa, qb, c) -> Float[Array, "2 2"]:
@@ -50,94 +50,105 @@ def begin_tower(start: AbstractStart, d: Degrees, qa, qb, c, covariance, shift) 
     gamma = wishart(pair_matrix(qa, qb, c), PAIR)
     memory = jnp.zeros((3, len(d.p), d.order + 1), qa.dtype)
     if start.memory:
-        # Cov(D, h_j h_k) = Cov(D, :phi phi:) with the monomials rotated into (uu, uv, vv).
-        rotated = -gamma @ second_power(frame(qa, qb, *correlation(qa, qb, c)).b).T
+        # Cov(D, :u^j w^k:) = Cov(D, :phi phi:) with the monomials rotated into (uu, uw, ww).
+        rotated = -gamma @ second_power(frame(qa, qb, c, d.floor).b).T
         memory = memory.at[:, d.second, :3].set(rotated / second_norms(qa.dtype)[None])
     covariance = start.memory * gamma + covariance
-    return Tower(memory, jnp.stack([covariance] * 2), jnp.stack([shift] * 2))
-
-
-def truncations(d: Degrees) -> np.ndarray:
-    """(2, degree): the full order, and the order less four."""
-    return np.stack([d.p <= d.order, d.p <= d.order - 4]).astype(float)
+    return Tower(memory, covariance, shift, nothing_neglected(3, qa.dtype))
 
 
 def second_norms(dtype) -> Float[Array, "3"]:
-    """:uu:, :uv:, :vv: over the orthonormal h_2(u), h_1(u) h_1(v), h_2(v)."""
+    """:uu:, :uw:, :ww: over the coordinates :u^j w^k: / sqrt(j! k!)."""
     return jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], dtype)
 
 
 class Sources(NamedTuple):
-    """Cov(xi, D), Cov(xi, xi) and S on a set of elements, at both truncations."""
+    """Cov(xi, D), Cov(xi, xi) and S on a set of elements."""
 
-    driven: Float[Array, "2 x x"]
-    noise: Float[Array, "2 x x"]
-    shift: Float[Array, "2 x"]
+    driven: Float[Array, "x x"]
+    noise: Float[Array, "x x"]
+    shift: Float[Array, " x"]
 
 
-def tower_sources(layer: Couplings, tower: Tower, d: Degrees) -> Sources:
-    mask = jnp.asarray(truncations(d), tower.memory.dtype)
-    per_degree = lambda subscripts, *x: jnp.einsum(subscripts, mask, *x)
-    turned = jnp.einsum("my,ypk->mpk", layer.turn, tower.memory)
+def tower_sources(layer: Couplings, tower: Tower) -> Sources:
     return Sources(
-        driven=per_degree("tp,xpk,ypk->txy", layer.drive, tower.memory),
-        noise=per_degree("tp,xpk,ypk->txy", layer.drive, layer.drive),
-        shift=per_degree("tp,xmpk,mpk->tx", layer.sources, turned)
-        + jnp.einsum("xyz,tyz->tx", layer.curvature, tower.covariance),
+        driven=jnp.einsum("xpk,ypk->xy", layer.expansion, tower.memory),
+        noise=layer.noise,
+        shift=source_of_memory(layer.sources, tower.memory)
+        + jnp.einsum("xyz,yz->x", layer.curvature, tower.covariance),
     )
 
 
-def tower_rate(layer: Couplings, pair: PairChaos, tower: Tower, d: Degrees, step: int) -> Tower:
+def source_of_memory(
+    sources: Float[Array, "5 degree k"], memory: Float[Array, "3 degree k"]
+) -> Float[Array, "3"]:
+    """The part of S that memory makes."""
+    aa, *ab, bb = jnp.sum(sources * memory[SOURCES[1]], axis=(1, 2))
+    return jnp.stack([aa, sum(ab), bb])
+
+
+def _curved(layer: Couplings, tower: Tower) -> Float[Array, "3"]:
+    return jnp.einsum("xyz,yz->x", jnp.abs(layer.curvature), tower.neglected.covariance)
+
+
+def tower_rate(layer: Couplings, entries, tower: Tower, d: Degrees, step: int) -> Tower:
     """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
-    sources = tower_sources(layer, tower, d)
+    sources = tower_sources(layer, tower)
     drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
+    rate = frame_rate(*entries, drift=drift, floor=d.floor)
     memory = layer.drive + jnp.einsum("xy,ypk->xpk", layer.chi, tower.memory)
-    covariance, correction = kernel_rate(layer.chi, sources, tower.covariance, tower.correction)
-    return Tower(memory + turning(tower.memory, drift, pair.frame.b, step), covariance, correction)
+    memory = memory + turning(tower.memory, rate, step)
+    lacking = neglected_rate(tower.neglected, layer.tails, layer.chi, _curved(layer, tower), d.neglected)
+    return Tower(memory, *kernel_rate(layer.chi, sources, tower.covariance, tower.correction), lacking)
 
 
 def tower_push(here: Couplings, tower: Tower, layer: Layer, turned, d: Degrees, step: int) -> Tower:
-    sources = tower_sources(here, tower, d)
+    sources = tower_sources(here, tower)
     memory = layer.skip**2 * tower.memory + layer.scale**2 * (
         here.drive + jnp.einsum("xy,ypk->xpk", here.chi, tower.memory)
     )
-    covariance, correction = kernel_push(here.chi, sources, tower.covariance, tower.correction, layer)
-    return Tower(change_basis(memory, turned, step), covariance, correction)
+    lacking = neglected_push(
+        tower.neglected, here.tails, here.chi, _curved(here, tower), layer, d.neglected
+    )
+    return Tower(
+        change_basis(memory, turned, step),
+        *kernel_push(here.chi, sources, tower.covariance, tower.correction, layer),
+        lacking,
+    )
 
 
 def kernel_rate(chi, sources: Sources, covariance, correction) -> tuple[Array, Array]:
     """dC/dt = M + M^T, M = Cov(xi, D) + chi C, and dK1/dt = chi K1 + S, on any set of elements."""
-    m = sources.driven + chi[None] @ covariance
-    return m + m.mT, correction @ chi.T + sources.shift
+    m = sources.driven + chi @ covariance
+    return m + m.T, chi @ correction + sources.shift
 
 
 def kernel_push(chi, sources: Sources, covariance, correction, layer: Layer) -> tuple[Array, Array]:
     """C and K1 after one layer, on any set of elements."""
     forth, back = layer.skip**2, layer.scale**2
-    m = sources.driven + chi[None] @ covariance
-    both = sources.driven @ chi[None].mT
-    noise = sources.noise / layer.width + both + both.mT + chi[None] @ covariance @ chi[None].mT
+    m = sources.driven + chi @ covariance
+    both = sources.driven @ chi.T
+    noise = sources.noise / layer.width + both + both.T + chi @ covariance @ chi.T
     return (
-        forth**2 * covariance + forth * back * (m + m.mT) + back**2 * noise,
-        forth * correction + back * (correction @ chi.T + sources.shift),
+        forth**2 * covariance + forth * back * (m + m.T) + back**2 * noise,
+        forth * correction + back * (chi @ correction + sources.shift),
     )
 
 
-def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float[Array, "2 3 3"]:
+def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float[Array, "3 3"]:
     """V4 = Gamma + R_2 + R_2^T + C of a residual stream; C, the covariance of the conditional kernel,
     of a feed-forward network."""
     if not stream:
         return tower.covariance
     gamma = wishart(pair_matrix(qa, qb, c), PAIR)
-    here = frame(qa, qb, *correlation(qa, qb, c))
+    here = frame(qa, qb, c, d.floor)
     memory = tower.memory[:, d.second, :3] * second_norms(qa.dtype)[None]
     r2 = memory @ monomials(here.a).T
-    kept = jnp.asarray(truncations(d)[:, d.second], qa.dtype)[:, None, None]
-    return gamma[None] + kept * (r2 + r2.T)[None] + tower.covariance
+    return gamma + r2 + r2.T + tower.covariance
 
 
 def monomials(a: Float[Array, "2 2"]) -> Float[Array, "3 3"]:
-    """How :phi_i phi_j:, (ij) in (aa, ab, bb), follow from (:uu:, :uv:, :vv:)."""
+    """How :phi_i phi_j:, (ij) in (aa, ab, bb), follow from (:uu:, :uw:, :ww:)."""
     i, j = PAIR
     return jnp.stack(
         [a[i, 0] * a[j, 0], a[i, 0] * a[j, 1] + a[i, 1] * a[j, 0], a[i, 1] * a[j, 1]], axis=1

@@ -12,7 +12,9 @@ one small quadrature per input and one small product per pair, no two-dimensiona
 homogeneous activations polar coordinates are exact at any correlation (`wedge.py`).
 
 The basis, unlike the moments of `moments.py`, is not differentiable at correlation +-1: v is arbitrary
-there. Values are right; derivatives belong to invariant combinations.
+there. Values are right; derivatives belong to invariant combinations. With any number `spread` in the
+place of corr' the same formula gives the coefficients of y = sqrt(b) (corr u + spread w), where w has the
+variance corr'^2 / spread^2: smooth ones, of which `_closure/chaos_basis.py` makes those combinations.
 """
 
 import functools
@@ -33,7 +35,12 @@ from .._activation.base import (
 from .kinked import kinked_steps
 from .moments import Moments
 from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
+from .origin import padded, taylor_coefficients
 from .wedge import homogeneous_coefficients
+
+#: Estimates are this times the change by a finer rule. The change is about the error; at a kink between
+#: two nodes it may be a third of it.
+SAFETY = 4
 
 
 class InputChaos(eqx.Module):
@@ -42,15 +49,19 @@ class InputChaos(eqx.Module):
     - `products`: G_ji, shape (order + 1, terms).
     - `spectrum`: s_m, shape (terms + order,).
     - `square`: E[sigma^2 h_m], shape (order + 1,): the coefficients of the input with itself.
+    - `lowest`: s_m, shape (order + 2,).
+
+    At zero variance `square` and `lowest` are the coefficients of :x^m: / sqrt(m!) instead, to first
+    order in the variance.
+
     - `energies`: E[(sigma h_j)^2], shape (order + 1,).
-    - `relative_error`: of the quadrature, by comparison with half of the nodes.
     """
 
     products: Float[Array, "*n order terms"]
     spectrum: Float[Array, "*n term"]
     square: Float[Array, "*n order"]
+    lowest: Float[Array, "*n low"]
     energies: Float[Array, "*n order"]
-    relative_error: Float[Array, "*n"]
 
 
 def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms: int) -> Moments:
@@ -60,9 +71,13 @@ def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms:
     """
     if not 1 <= terms <= TERMS:
         raise ValueError(f"`terms` must be between 1 and {TERMS}, got {terms}.")
-    x = input_chaos(activation, q, 0, terms)
-    error = x.relative_error * jnp.sqrt(jnp.abs(x.square[0]))
-    return Moments(x.spectrum, jnp.full_like(x.spectrum, 1) * error)
+    x, finer = (input_chaos(activation, q, 0, terms, finer=finer) for finer in (False, True))
+    change = jnp.abs(x.spectrum - finer.spectrum)
+    # One coefficient may change little by accident: the largest change up to eight orders further.
+    ahead = jnp.concatenate([change[8:], jnp.full((min(8, terms),), jnp.max(change[-8:]))])[:terms]
+    largest = jax.lax.cummax(jnp.maximum(ahead, jnp.max(change[:8])))
+    size = jnp.sqrt(jnp.abs(finer.square[0]))
+    return Moments(x.spectrum, SAFETY * largest + 64 * jnp.finfo(q.dtype).eps * size)
 
 
 def pair_coefficients(
@@ -87,14 +102,30 @@ def pair_coefficients(
     if not 1 <= terms <= TERMS - order:
         raise ValueError(f"`terms` must lie between 1 and {TERMS - order}, got {terms}.")
     corr, complement = correlation(a, b, c)
+    eps = jnp.finfo(corr.dtype).eps
     kept = np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
     if isinstance(activation, AbstractHomogeneousActivation):
-        value, error = homogeneous_coefficients(activation, a, b, corr, complement, order)
+        by_rule = lambda **options: homogeneous_coefficients(
+            activation, a, b, corr, complement, order, **options
+        )
+        value, change, tail = by_rule(), by_rule(finer=True), jnp.zeros_like(corr)
+        size = jnp.max(jnp.where(kept, by_rule(sizes=True), 0))
     else:
-        x, y = (input_chaos(activation, q, order, terms) for q in (a, b))
+        (x, y), (x_finer, y_finer) = (
+            [input_chaos(activation, q, order, terms, finer=finer) for q in (a, b)]
+            for finer in (False, True)
+        )
         value = chaos_coefficients(x, y, corr, complement)
-        error = coefficient_errors(x, y, corr, complement)
+        change = chaos_coefficients(x_finer, y_finer, corr, complement)
+        tail = coefficient_tails(x, y, corr, complement)
+        size = jnp.max(_root(x_finer.energies)) * _root(y_finer.square[0])
+    largest = jnp.max(jnp.where(kept, jnp.abs(value - change), 0))
+    error = jnp.broadcast_to(SAFETY * largest + 64 * eps * size + tail, kept.shape)
     return Moments(jnp.where(kept, value, 0), jnp.where(kept, error, 0))
+
+
+def _root(x: Array) -> Array:
+    return jnp.sqrt(jnp.abs(x))
 
 
 def correlation(a, b, c) -> tuple[Array, Array]:
@@ -105,22 +136,48 @@ def correlation(a, b, c) -> tuple[Array, Array]:
     return jnp.clip(corr, -1, 1), jnp.where(parallel, 0, jnp.sqrt(jnp.where(parallel, 1, gap)))
 
 
+@jax.custom_jvp
+def alignment(a, b, c) -> tuple[Array, Array]:
+    """corr and corr'^2 of a pair, with their derivatives also where inputs are parallel; constant where
+    a variance is zero."""
+    corr, complement = correlation(a, b, c)
+    return corr, complement**2
+
+
+@alignment.defjvp
+def _(primals, tangents):
+    (a, b, c), (da, db, dc) = primals, tangents
+    corr, gap = alignment(a, b, c)
+    some = (a > 0) & (b > 0)
+    inverse = lambda q: jnp.where(some, 1 / jnp.sqrt(jnp.where(some, q, 1)), 0)
+    of_a, of_b = inverse(a), inverse(b)
+    rate = dc * of_a * of_b - corr / 2 * (da * of_a**2 + db * of_b**2)
+    return (corr, gap), (rate, -2 * corr * rate)
+
+
 def input_chaos(
-    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int, *, power: int = 1
+    activation: AbstractActivation,
+    q: Float[Array, ""],
+    order: int,
+    terms: int,
+    *,
+    power: int = 1,
+    finer: bool = False,
 ) -> InputChaos:
-    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power."""
-    if kinks := _kinks(activation):
+    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power.
+    `finer` is for estimates of the error, by the difference."""
+    if kinks := kinks_of(activation):
         positive = jnp.where(q > 0, q, 1)
         scale = jnp.sqrt(positive)[None, None]
-        z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order)))
+        z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order), finer=finer))
         basis = scan_hermite(z, terms + order)
         lowest = basis[: order + 1]
     else:
-        rule = chaos_rule(order, terms)
+        rule = chaos_rule(order, terms, finer)
         z, steps = (jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps))
         # Constants as they are used: XLA would slice and transpose them at compile time, slowly.
-        basis = jnp.asarray(_basis(order, terms), q.dtype)
-        lowest = jnp.asarray(_basis(order, terms)[: order + 1], q.dtype)
+        basis = jnp.asarray(_basis(order, terms, finer), q.dtype)
+        lowest = jnp.asarray(_basis(order, terms, finer)[: order + 1], q.dtype)
     root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
     values = activation(root * z) ** power
     low = values[None, :] * lowest
@@ -128,41 +185,44 @@ def input_chaos(
     damping = jnp.exp(-(z**2) / 4)
     square = weighted @ (values * damping)
     energies = jnp.sum(weighted * low, axis=1)
-    eps = jnp.finfo(q.dtype).eps
-    relative = jnp.asarray(1024 * eps, q.dtype)
-    if not kinks:
-        # Every second node: the change is about the square root of the error that is left. An input by
-        # itself needs `square` only, whose integrands oscillate less.
-        halved = lambda x: 2 * (x[:, ::2] @ steps[::2])
-        needed, found = (low**2, energies) if terms > 1 else (low * (values * damping)[None], square)
-        size = jnp.where(energies > 0, energies, 1) if terms > 1 else jnp.max(jnp.abs(square))
-        change = jnp.abs(halved(needed) - found) / jnp.where(size > 0, size, 1)
-        relative = jnp.max(change) ** 2 + 64 * eps
+    spectrum = basis @ (steps * damping * values)
+    at_zero, squared = taylor_coefficients(lambda x: activation(x) ** power, q, order, kinked=bool(kinks))
     return InputChaos(
         products=jnp.einsum("jz,iz->ji", weighted, basis)[:, :terms],
-        spectrum=basis @ (steps * damping * values),
-        square=square,
+        spectrum=spectrum,
+        square=jnp.where(q > 0, square, squared[: order + 1]),
+        lowest=jnp.where(q > 0, padded(spectrum, order + 2), at_zero),
         energies=energies,
-        relative_error=relative,
     )
 
 
-def chaos_coefficients(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+def chaos_coefficients(x: InputChaos, y: InputChaos, corr, spread) -> Float[Array, "j k"]:
     """c_jk for all j, k up to the inputs' order, of which j + k <= order are meaningful."""
     terms, order = x.products.shape[-1], x.products.shape[-2] - 1
-    return x.products @ _partner(y, corr, complement, order, terms)
+    return x.products @ _partner(y, corr, spread, order, terms)
 
 
-def _partner(y: InputChaos, corr, complement, order: int, terms: int) -> Float[Array, "term k"]:
+def uncorrelated_coefficients(x: InputChaos, y: InputChaos, covariance) -> Float[Array, "j k"]:
+    """c_jk of inputs of which one has zero variance, to first order in Cov(u, w), in the units of
+    `lowest`."""
+    order = x.products.shape[-2] - 1
+    roots = jnp.sqrt(jnp.arange(1, order + 2, dtype=covariance.dtype))
+    raised = lambda side: roots * side.lowest[1:]
+    kept = lambda side: side.lowest[: order + 1]
+    by_covariance = raised(x)[:, None] * raised(y)[None, :]
+    return kept(x)[:, None] * kept(y)[None, :] + covariance * by_covariance
+
+
+def _partner(y: InputChaos, corr, spread, order: int, terms: int) -> Float[Array, "term k"]:
     """B_ik."""
     i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
     binomial = jnp.asarray(_binomial_roots(order, terms), corr.dtype)
-    powers = cumulative_powers(corr, terms)[:, None] * cumulative_powers(complement, order + 1)[None, :]
+    powers = cumulative_powers(corr, terms)[:, None] * cumulative_powers(spread, order + 1)[None, :]
     return y.spectrum[i + k] * binomial * powers
 
 
-def coefficient_errors(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
-    """Estimates of the errors of `chaos_coefficients`: of the quadratures, and of the sum's tail.
+def coefficient_tails(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+    """Bounds of what the sum of `chaos_coefficients` leaves out.
 
     Cauchy-Schwarz for the terms i >= `terms`, where B_ik^2 <= s_{i+k}^2 times the largest weight there:
     the binomial weights fall beyond i = k corr^2 / corr'^2, and never exceed one.
@@ -175,9 +235,7 @@ def coefficient_errors(x: InputChaos, y: InputChaos, corr, complement) -> Float[
     power = jnp.abs(corr) ** (terms - 1) * cumulative_powers(complement, order + 1)
     falling = jnp.asarray(k, corr.dtype) * corr**2 <= terms * complement**2
     largest = jnp.where(falling, (last * power) ** 2, 1)
-    tail = jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
-    size = jnp.sqrt(x.energies)[:, None] * jnp.sqrt(jnp.abs(y.square[0]))
-    return tail + (x.relative_error + y.relative_error) * size
+    return jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
 
 
 def cumulative_powers(x, count: int):
@@ -194,11 +252,16 @@ def _binomial_roots(order: int, terms: int) -> np.ndarray:
 
 
 @functools.lru_cache
-def _basis(order: int, terms: int) -> np.ndarray:
-    return hermite_functions(chaos_rule(order, terms).nodes, terms + order)
+def _basis(order: int, terms: int, finer: bool) -> np.ndarray:
+    return hermite_functions(chaos_rule(order, terms, finer).nodes, terms + order)
 
 
-def _kinks(activation) -> tuple[float, ...]:
+def has_kinks(activation: AbstractActivation) -> bool:
+    return bool(kinks_of(activation))
+
+
+def kinks_of(activation: AbstractActivation) -> tuple[float, ...]:
+    """Where the activation is not smooth."""
     if isinstance(activation, AbstractHomogeneousActivation):
         return (0.0,)
     return activation.kinks if isinstance(activation, AbstractKinkedActivation) else ()

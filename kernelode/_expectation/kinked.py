@@ -9,7 +9,7 @@ import scipy
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractKinkedActivation, derivatives
-from .nodes import BLOCK, TERMS
+from .nodes import BLOCK, FINER_REACH, TERMS
 from .spectrum import AbstractSpectra, parity_parts
 
 
@@ -71,7 +71,7 @@ class KinkedSpectra(AbstractSpectra):
 def _parallel_pair(activation, a, b, i, j) -> Float[Array, "parity entry"]:
     """E[sigma^(i)(sqrt(a) z) sigma^(j)(sqrt(b) z)] where finite, by parity; zero where not."""
     scales = jnp.sqrt(jnp.where(jnp.stack([a, b]) > 0, jnp.stack([a, b]), 1))
-    kinks = jnp.asarray(_mirrored(activation.kinks), a.dtype)
+    kinks = jnp.asarray(mirrored(activation.kinks), a.dtype)
     z, weights = panel_rule(jnp.sort((kinks[None, :] / scales[:, None]).reshape(1, -1)))
     half = z.shape[-1] // 2
     towers = (derivatives(activation, scale * z[0], 1) for scale in scales)
@@ -105,28 +105,36 @@ def _gram(tower, z, weights, scale, order: int) -> Float[Array, "parity derivati
     return gram
 
 
-def _mirrored(kinks: tuple[float, ...]) -> list[float]:
+def mirrored(kinks: tuple[float, ...]) -> list[float]:
+    """The kinks and their mirror images, in increasing order."""
     return sorted({sign * kink for kink in kinks for sign in (1, -1)})
 
 
 def kinked_rule(kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float = 12.0):
     """Nodes and weights (n, node) for E over z ~ N(0, 1) of functions kinked at scale z = +-kink."""
-    return panel_rule(jnp.asarray(_mirrored(kinks), scale.dtype)[None, :] / scale, reach)
+    return panel_rule(jnp.asarray(mirrored(kinks), scale.dtype)[None, :] / scale, reach)
 
 
-def kinked_steps(kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float):
-    """The same without the density: nodes, and steps with integral f dz / sqrt(2 pi) = sum step f."""
-    return _panels(jnp.asarray(_mirrored(kinks), scale.dtype)[None, :] / scale, reach)
+def kinked_steps(
+    kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float, *, finer: bool = False
+):
+    """The same without the density: `panel_steps` between the kinks."""
+    return panel_steps(jnp.asarray(mirrored(kinks), scale.dtype)[None, :] / scale, reach, finer=finer)
 
 
 def panel_rule(inner: Float[Array, "n edge"], reach: float = 12.0):
     """Gauss-Legendre on each panel between the given positions, in increasing order."""
-    z, steps = _panels(inner, reach)
+    z, steps = panel_steps(inner, reach)
     return z, steps * jnp.exp(-(z**2) / 2)
 
 
-def _panels(inner: Float[Array, "n edge"], reach: float):
-    per_panel = 448
+def panel_steps(inner: Float[Array, "n edge"], reach: float, *, finer: bool = False):
+    """Nodes, and steps with integral f dz / sqrt(2 pi) = sum step f: `panel_rule` without the density.
+    If `finer` with nodes elsewhere, half as many again, and further out."""
+    # 448 nodes on 24 resolve sines up to wave number 56, those of Hermite polynomials of order 1024 are
+    # 32; a coprime number for the finer ones, so that none falls on a former one.
+    per_panel = 673 if finer else 448
+    reach = FINER_REACH * reach if finer else reach
     inner = jnp.clip(inner, -reach, reach)
     edge = jnp.full_like(inner[:, :1], reach)
     edges = jnp.concatenate([-edge, inner, edge], axis=1)

@@ -1,19 +1,172 @@
-"""Fourth moments of a pair, E[sigma(x)^{4-j} sigma(y)^j] for j = 0 .. 4.
+"""Expectations of products of sigma and its derivatives beyond E[sigma sigma], by Mehler's series.
 
-By Hermite spectra of the powers sigma, sigma^2, sigma^3 and Mehler's series; for positively homogeneous
-activations by polar coordinates.
+E[f(x) g(y)] = sum_m corr^m f_m g_m for any two functions: a power of sigma or of a derivative is one
+more Hermite spectrum of its input, and belongs to the input. For positively homogeneous activations
+polar coordinates are exact at any correlation.
 """
 
+from typing import NamedTuple
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractActivation, AbstractHomogeneousActivation
-from .chaos import correlation, cumulative_powers, input_chaos
+from .._activation.base import (
+    AbstractActivation,
+    AbstractHomogeneousActivation,
+    AbstractKinkedActivation,
+    derivatives,
+)
+from .chaos import (
+    alignment,
+    cumulative_powers,
+    has_kinks,
+    input_chaos,
+    kinks_of,
+    scan_hermite,
+)
+from .kinked import kinked_steps
+from .nodes import chaos_reach, chaos_rule, hermite_functions
+from .origin import taylor_coefficients
+from .parallel import parallel_coefficients, replaced
 
 _TERMS = 512
+
+
+class InputProducts(eqx.Module):
+    """What one input contributes to `pair_products`.
+
+    - `spectra`: of sigma, sigma^2, sigma^3, sigma'^2 and sigma''^2.
+    - `remainders`: E[f^2] less what the spectrum has of it, f the same five.
+    - `lowest`: E[f h_0] and E[f h_1] of the first three; at zero variance the coefficients of 1 and x, to
+        first order in the variance.
+    """
+
+    spectra: Float[Array, "*n 5 term"]
+    lowest: Float[Array, "*n 3 2"]
+    remainders: Float[Array, "*n 5"]
+
+
+class SingleProducts(eqx.Module):
+    """Expectations of one input: E[sigma^2 h_p(z)], E[sigma^4], and E[((sigma^2)''/2)^2], infinite where
+    the derivative is no function."""
+
+    square: Float[Array, "*n p"]
+    fourth: Float[Array, "*n"]
+    curvature: Float[Array, "*n"]
+
+
+class PairProducts(NamedTuple):
+    """Expectations of a pair: E[sigma_a^{4-j} sigma_b^j], bounds of what the series leave out of them,
+    and how large the functions are whose chaos the source of K1 consists of,
+    E[(sigma''_a sigma_b / 2)^2], E[(sigma'_a sigma'_b)^2] and E[(sigma_a sigma''_b / 2)^2]: infinite for
+    activations with kinks, upper ends otherwise."""
+
+    fourth: Float[Array, "5"]
+    remainder: Float[Array, "5"]
+    sources: Float[Array, "3"]
+
+
+def input_products(activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int):
+    """The spectra of one input of variance `q`, on the nodes of `input_chaos`. Homogeneous activations
+    need none."""
+    if isinstance(activation, AbstractHomogeneousActivation):
+        return InputProducts(*(jnp.zeros(shape, q.dtype) for shape in ((5, 0), (3, 2), (5,))))
+    z, steps, basis = _rule(activation, q, order, terms)
+    value, slope, curvature = derivatives(activation, _root(q) * z, 2)
+    functions = jnp.stack([value, value**2, value**3, slope**2, curvature**2])
+    density = jnp.exp(-(z**2) / 4)
+    spectra = (functions * (steps * density)[None]) @ basis.T
+    energies = functions**2 @ (steps * density**2)
+    kinked = has_kinks(activation)
+    powers = [lambda x, k=k: activation(x) ** k for k in (1, 2, 3)]
+    at_zero = jnp.stack([taylor_coefficients(fn, q, 0, kinked=kinked)[0] for fn in powers])
+    return InputProducts(
+        spectra,
+        jnp.where(q > 0, spectra[:3, :2], at_zero),
+        jnp.maximum(energies - jnp.sum(spectra**2, axis=1), 0),
+    )
+
+
+def single_products(activation: AbstractActivation, q: Float[Array, ""], top: int) -> SingleProducts:
+    """Of one input of variance `q`, up to the degree `top`."""
+    z, steps, basis = _rule(activation, q, top, 1, top + 1)
+    value, slope, curvature = derivatives(activation, _root(q) * z, 2)
+    weights = steps * jnp.exp(-(z**2) / 4)
+    weighted = value**2 * weights
+    kinked = isinstance(activation, AbstractKinkedActivation)
+    squared = lambda x: activation(x) ** 2
+    of_square, of_fourth = taylor_coefficients(squared, q, top, kinked=has_kinks(activation))
+    return SingleProducts(
+        square=jnp.where(q > 0, basis @ weighted, of_square[: top + 1]),
+        fourth=jnp.where(q > 0, weighted @ (value**2 * jnp.exp(-(z**2) / 4)), of_fourth[0]),
+        curvature=jnp.asarray(jnp.inf, q.dtype)
+        if kinked
+        else (slope**2 + value * curvature) ** 2 @ (weights * jnp.exp(-(z**2) / 4)),
+    )
+
+
+def pair_products(
+    activation: AbstractActivation, x: InputProducts, y: InputProducts, fourths, qa, qb, c
+) -> PairProducts:
+    """Of a pair; `fourths` are E[sigma_a^4] and E[sigma_b^4]."""
+    corr, gap = alignment(qa, qb, c)
+    infinite = jnp.full((3,), jnp.inf, corr.dtype)
+    if isinstance(activation, AbstractHomogeneousActivation):
+        return PairProducts(_homogeneous(activation, qa, qb, c), jnp.zeros((5,), corr.dtype), infinite)
+    terms = x.spectra.shape[-1]
+    powers = cumulative_powers(corr, terms)
+    left, right = np.array([2, 1, 0, 4, 3, 1]), np.array([0, 1, 2, 1, 3, 4])
+    series = jnp.sum(powers[None, :] * x.spectra[left] * y.spectra[right], axis=1)
+    some = (qa > 0) & (qb > 0)
+    mixed = jnp.where(some, 0, c / _unit(qa) / _unit(qb))
+    f, g = x.lowest[left[:3]], y.lowest[right[:3]]
+    at_zero = f[:, 0] * g[:, 0] + mixed * f[:, 1] * g[:, 1]
+    series = jnp.concatenate([jnp.where(some, series[:3], at_zero), series[3:]])
+    # Cauchy-Schwarz for the orders that are left out.
+    beyond = jnp.abs(corr) ** terms * jnp.sqrt(x.remainders[left] * y.remainders[right])
+    fourth = jnp.concatenate([fourths[:1], series[:3], fourths[1:]])
+    remainder = jnp.concatenate([jnp.zeros_like(beyond[:1]), beyond[:3], jnp.zeros_like(beyond[:1])])
+    if isinstance(activation, AbstractKinkedActivation):
+        # The series of parallel inputs converges slowly, that of derivatives hardly.
+        parallel = some & (gap == 0)
+        exact = lambda: jnp.stack(
+            [
+                parallel_coefficients(
+                    activation, kinks_of(activation), qa, qb, corr, gap, 0, powers=(4 - j, j)
+                )[0, 0]
+                for j in (1, 2, 3)
+            ]
+        )
+        fourth = fourth.at[1:4].set(replaced(parallel, exact, fourth[1:4]))
+        return PairProducts(fourth, jnp.where(parallel, 0, remainder), infinite)
+    quarter = jnp.asarray([0.25, 1, 0.25], corr.dtype)
+    return PairProducts(fourth, remainder, quarter * (series[3:] + beyond[3:]))
+
+
+def _unit(q):
+    return jnp.where(q > 0, _root(q), 1)
+
+
+def _root(q):
+    return jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+
+
+def _rule(activation, q, order: int, terms: int, count: int | None = None):
+    """Nodes and steps of E[sigma h_j h_i], j <= order, i < terms, and `count` Hermite functions there."""
+    count = terms if count is None else count
+    if isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
+        homogeneous = isinstance(activation, AbstractHomogeneousActivation)
+        kinks = (0.0,) if homogeneous else activation.kinks
+        scale = jnp.where(q > 0, q, 1)[None, None] ** 0.5 if not homogeneous else jnp.ones((1, 1))
+        z, steps = (x[0].astype(q.dtype) for x in kinked_steps(kinks, scale, chaos_reach(order)))
+        return z, steps, scan_hermite(z, count)
+    rule = chaos_rule(order, terms)
+    basis = hermite_functions(rule.nodes, count)
+    return tuple(jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps, basis))
 
 
 def pair_fourth_moments(
@@ -30,7 +183,7 @@ def pair_fourth_moments(
     inputs = lambda q: [jax.vmap(of_power(power))(q) for power in (1, 2, 3)]
 
     def one_pair(x, y, qa, qb, c):
-        powers = cumulative_powers(correlation(qa, qb, c)[0], _TERMS)
+        powers = cumulative_powers(alignment(qa, qb, c)[0], _TERMS)
         mixed = [jnp.sum(powers * x[3 - j].spectrum * y[j - 1].spectrum) for j in (1, 2, 3)]
         return jnp.stack([x[1].square[0], *mixed, y[1].square[0]])
 
@@ -40,17 +193,52 @@ def pair_fourth_moments(
 
 def _homogeneous(activation: AbstractHomogeneousActivation, a, b, c) -> Float[Array, "5"]:
     """(x, y) = r (sqrt(a) cos t, sqrt(b) cos(t - theta)): E = (4 / pi) times an integral over t, analytic
-    in each wedge."""
-    corr, complement = correlation(a, b, c)
+    in each wedge. At zero variance as `_activation/homogeneous.py` says."""
+    corr, gap = alignment(a, b, c)
     negative, positive = (slope.astype(corr.dtype) for slope in activation.slopes)
-    points, steps = (jnp.asarray(x, corr.dtype) for x in scipy.special.roots_legendre(16))
-    theta = jnp.arctan2(complement, corr)
-    half = jnp.asarray(np.pi / 2, corr.dtype)
+    of_x, of_y = [positive, positive, negative, negative], [negative, positive, positive, negative]
+    wedges = _wedge_integrals(corr, gap)
+    by_slopes = [sum(x ** (4 - j) * y**j * w for x, y, w in zip(of_x, of_y, wedges[j])) for j in range(5)]
+    roots = _root(a) * _root(b)
+    some = (a > 0) & (b > 0)
+    # E[sigma(x) sigma(y)^3] of a tiny x: the mean slope times c E[(sigma^3)'].
+    mean, cubes = (positive + negative) / 2, 3 * (positive**3 + negative**3) / 2
+    at_zero = lambda q: jnp.where(some, 0, mean * cubes * c * q)
+    return jnp.stack(
+        [
+            a**2 * by_slopes[0],
+            a * roots * by_slopes[1] + at_zero(a),
+            a * b * by_slopes[2],
+            b * roots * by_slopes[3] + at_zero(b),
+            b**2 * by_slopes[4],
+        ]
+    )
+
+
+@jax.custom_jvp
+def _wedge_integrals(corr, gap) -> Float[Array, "5 4"]:
+    """4 / pi times the integrals of cos(t)^{4-j} cos(t - theta)^j over the wedges."""
+    return _by_angle(jnp.arctan2(jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0), corr))
+
+
+@_wedge_integrals.defjvp
+def _(primals, tangents):
+    # Even functions of theta about 0 and pi, up to theta^5: d/dcorr = -F'/sin(theta), -F'' corr there.
+    (corr, gap), (d_corr, _) = primals, tangents
+    sine = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
+    theta = jnp.arctan2(sine, corr)
+    first = lambda theta: jax.jvp(_by_angle, (theta,), (jnp.ones_like(theta),))[1]
+    slope, bend = jax.jvp(first, (theta,), (jnp.ones_like(theta),))
+    rate = jnp.where(gap > 0, -slope / jnp.where(gap > 0, sine, 1), -bend * jnp.sign(corr))
+    return _wedge_integrals(corr, gap), rate * d_corr
+
+
+def _by_angle(theta) -> Float[Array, "5 4"]:
+    points, steps = (jnp.asarray(x, theta.dtype) for x in scipy.special.roots_legendre(16))
+    half = jnp.asarray(np.pi / 2, theta.dtype)
     starts = jnp.stack([-half, theta - half, half, theta + half])
     widths = jnp.stack([theta, 2 * half - theta, theta, 2 * half - theta])
     t = starts[:, None] + widths[:, None] / 2 * (points + 1)[None, :]
-    weights = 4 / jnp.asarray(np.pi, corr.dtype) * widths[:, None] / 2 * steps[None, :]
-    side = lambda slopes: jnp.stack(slopes)[:, None]
-    x = jnp.sqrt(a) * side([positive, positive, negative, negative]) * jnp.cos(t)
-    y = jnp.sqrt(b) * side([negative, positive, positive, negative]) * jnp.cos(t - theta)
-    return jnp.stack([jnp.sum(weights * x ** (4 - j) * y**j) for j in range(5)])
+    weights = 2 / jnp.asarray(np.pi, theta.dtype) * widths[:, None] * steps[None, :]
+    x, y = jnp.cos(t), jnp.cos(t - theta)
+    return jnp.stack([jnp.sum(weights * x ** (4 - j) * y**j, axis=1) for j in range(5)])

@@ -1,8 +1,8 @@
 """Pair coefficients of positively homogeneous activations, in polar coordinates.
 
 With (u, v) = r (cos t, sin t), sigma(x) sigma(y) = r^2 sqrt(ab) g(t), and g is analytic in each of the
-four wedges between the lines x = 0 and y = 0. Gauss-Legendre in t on each wedge and in r on [0, 14] is
-exact to rounding, at any correlation.
+four wedges between the lines x = 0 and y = 0. Gauss-Legendre in t on each wedge, and in r as far out as
+the Hermite polynomials oscillate, is exact to rounding at any correlation.
 """
 
 import jax.numpy as jnp
@@ -11,20 +11,30 @@ import scipy
 from jaxtyping import Array
 
 from .._activation.base import AbstractHomogeneousActivation
-from .nodes import hermite_functions
+from .nodes import FINER_REACH, chaos_reach, hermite_functions
 
 
 def homogeneous_coefficients(
-    activation: AbstractHomogeneousActivation, a: Array, b: Array, corr, complement, order: int
-) -> tuple[Array, Array]:
-    """c_jk for all j, k <= order, and an estimate of the rounding in them. (order+1, order+1)."""
+    activation: AbstractHomogeneousActivation,
+    a: Array,
+    b: Array,
+    corr,
+    complement,
+    order: int,
+    *,
+    finer: bool = False,
+    sizes: bool = False,
+) -> Array:
+    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is
+    for estimates of the error, by the difference; `sizes` gives the sums of absolute values."""
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
-    roots_legendre = scipy.special.roots_legendre
-    angle_points, angle_steps = (jnp.asarray(x, dtype) for x in roots_legendre(order // 2 + 24))
-    radii, radial_steps = roots_legendre(128)
-    radii = jnp.asarray(7 * (radii + 1), dtype)
-    radial = jnp.asarray(7 * radial_steps, dtype) * radii**3 / (2 * jnp.asarray(np.pi, dtype))
+    angles, rings = _counts(order, finer)
+    angle_points, angle_steps = (jnp.asarray(x, dtype) for x in scipy.special.roots_legendre(angles))
+    radii, radial_steps = scipy.special.roots_legendre(rings)
+    half_reach = max(14.0, chaos_reach(order)) * (FINER_REACH if finer else 1) / 2
+    radii = jnp.asarray(half_reach * (radii + 1), dtype)
+    radial = jnp.asarray(half_reach * radial_steps, dtype) * radii**3 / (2 * jnp.asarray(np.pi, dtype))
 
     theta = jnp.arctan2(complement, corr)  # y = 0 at t = theta +- pi/2
     half = jnp.asarray(np.pi / 2, dtype)
@@ -41,7 +51,15 @@ def homogeneous_coefficients(
     # exp(-r^2/2) = exp(-u^2/4) exp(-v^2/4) twice over, half of it in the Hermite functions.
     density = radial[:, None] * weight[None, :] * jnp.exp(-(radii**2) / 4)[:, None]
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
-    scale = jnp.sqrt(a * b)
-    value = scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)
-    size = scale * jnp.einsum("jrt,rt,krt->jk", jnp.abs(h_u), jnp.abs(density), jnp.abs(h_v))
-    return value, 16 * jnp.finfo(dtype).eps * size
+    root = lambda q: jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+    scale = root(a) * root(b)
+    if sizes:
+        h_u, density, h_v = (jnp.abs(x) for x in (h_u, density, h_v))
+    return scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)
+
+
+def _counts(order: int, finer: bool) -> tuple[int, int]:
+    """Nodes in t, in which the integrand is a trigonometric polynomial of degree order + 2 on at most
+    half of the circle; and in r, where it is a polynomial of that degree times exp(-r^2/2)."""
+    angles, rings = order // 2 + 24, max(128, 64 + 2 * order)
+    return (angles + 11, rings + 33) if finer else (angles, rings)

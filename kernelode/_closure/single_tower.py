@@ -1,0 +1,157 @@
+"""The Wick tower of inputs by themselves: one number a degree, so that a high order costs little.
+
+With r_p = Cov(D, sum_i h_p(u_i) / sqrt n), u = h / sqrt(K), c_p = C_W E[sigma^2 h_p(u)], at one layer:
+
+    chi = sqrt(2) c_2 / (2 K),    1/2 D^2Q = sqrt(24) c_4 / (8 K^2)
+    r_p' = (alpha sqrt(K / K'))^p [alpha^2 r_p + eps^2 (c_p + chi r_p)]
+    V4 = 2 K^2 + 2 sqrt(2) K r_2 + C
+    S = 1/2 D^2Q C + (1 / 2K) sum_p sqrt((p+1)(p+2)) c_{p+2} r_p.
+
+C and K1 follow as for a pair (`tower.py`). At zero variance u is h itself, as in `chaos_basis.py`: then
+`unit` is one instead of K, and Var u zero with a derivative.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._architecture.base import Layer
+from .._expectation.chaos import cumulative_powers
+from .._expectation.products import SingleProducts
+from .._start import AbstractStart
+from .chaos_basis import Degrees
+from .truncation import (
+    Neglected,
+    Tails,
+    neglected_push,
+    neglected_rate,
+    nothing_neglected,
+    parseval_tail,
+    source_tail,
+)
+
+
+class SingleTower(NamedTuple):
+    """r, C, K1 and what the truncation leaves out, of one input."""
+
+    memory: Float[Array, " degree"]
+    covariance: Float[Array, ""]
+    correction: Float[Array, ""]
+    neglected: Neglected
+
+
+class SingleMoments(NamedTuple):
+    """V4 and K1 of inputs by themselves, and bounds of their truncation errors."""
+
+    covariance: Float[Array, " n"]
+    correction: Float[Array, " n"]
+    covariance_error: Float[Array, " n"]
+    correction_error: Float[Array, " n"]
+
+
+def begin_single(start: AbstractStart, d: Degrees, q, covariance, shift) -> SingleTower:
+    memory = jnp.zeros((len(d.p),), q.dtype)
+    if start.memory:
+        memory = memory.at[d.second].set(-np.sqrt(2.0).astype(q.dtype) * q * (q / _unit(q)))
+    covariance = start.memory * 2 * q**2 + covariance
+    return SingleTower(memory, covariance, shift, nothing_neglected(1, q.dtype))
+
+
+def _unit(q):
+    return jnp.where(q > 0, q, 1)
+
+
+class _Layer(NamedTuple):
+    chi: Float[Array, ""]
+    driven: Float[Array, ""]
+    noise: Float[Array, ""]
+    shift: Float[Array, ""]
+    drive: Float[Array, " degree"]
+    tails: Tails
+    curved: Float[Array, "1"]
+
+
+def _layer(products: SingleProducts, q, tower: SingleTower, weight_variance, bias_variance, d: Degrees):
+    inverse = 1 / _unit(q)
+    root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
+    c = weight_variance * products.square
+    chi = root(2.0) * c[2] / 2 * inverse
+    curvature = root(24.0) * c[4] * inverse / 8 * inverse
+    powers = cumulative_powers(jnp.where(q > 0, 1, q), d.order + 1)[d.p]
+    expansion, source = c[d.p], root((d.p + 1.0) * (d.p + 2)) * c[d.p + 2] / 2 * inverse
+    drive = expansion * powers
+    size = weight_variance**2 * products.fourth
+    noise = size - c[0] ** 2
+    tails = Tails(
+        drive=parseval_tail(noise, jnp.sum(expansion * drive), size)[None],
+        source=source_tail(weight_variance**2 * products.curvature, chi, source**2 * powers, d.p)[
+            None, None
+        ],
+        overlap=jnp.ones((1, 1), q.dtype),
+        contraction=jnp.where(q > 0, (bias_variance + c[0]) * inverse, 0)[None],
+        noise=jnp.zeros((1, 1), q.dtype),
+    )
+    return _Layer(
+        chi=chi,
+        driven=jnp.sum(expansion * tower.memory),
+        noise=noise,
+        shift=curvature * tower.covariance + jnp.sum(source * tower.memory),
+        drive=drive,
+        tails=tails,
+        curved=jnp.abs(curvature) * tower.neglected.covariance[0],
+    )
+
+
+def single_rate(
+    products: SingleProducts, q, tower: SingleTower, weight_variance, bias_variance, d: Degrees
+) -> SingleTower:
+    here = _layer(products, q, tower, weight_variance, bias_variance, d)
+    p = jnp.asarray(d.p, q.dtype)
+    return SingleTower(
+        memory=here.drive + (here.chi - p / 2 * here.tails.contraction) * tower.memory,
+        covariance=2 * (here.driven + here.chi * tower.covariance),
+        correction=here.chi * tower.correction + here.shift,
+        neglected=neglected_rate(
+            tower.neglected, here.tails, here.chi[None, None], here.curved, d.neglected
+        ),
+    )
+
+
+def single_push(
+    products: SingleProducts,
+    q,
+    tower: SingleTower,
+    weight_variance,
+    bias_variance,
+    layer: Layer,
+    d: Degrees,
+) -> SingleTower:
+    here = _layer(products, q, tower, weight_variance, bias_variance, d)
+    forth, back = layer.skip**2, layer.scale**2
+    there = forth * q + back * (bias_variance + weight_variance * products.square[0])
+    turn = layer.skip * jnp.sqrt(_unit(q) / _unit(there))
+    powers = cumulative_powers(turn, d.order + 1)[d.p]
+    jacobian = forth + back * here.chi
+    return SingleTower(
+        memory=powers * (jacobian * tower.memory + back * here.drive),
+        covariance=jacobian**2 * tower.covariance
+        + 2 * back * jacobian * here.driven
+        + back**2 * here.noise / layer.width,
+        correction=jacobian * tower.correction + back * here.shift,
+        neglected=neglected_push(
+            tower.neglected, here.tails, here.chi[None, None], here.curved, layer, d.neglected
+        ),
+    )
+
+
+def single_moments(variances, towers: SingleTower, d: Degrees, stream: bool) -> SingleMoments:
+    covariance = towers.covariance
+    if stream:
+        r2 = np.sqrt(2.0).astype(variances.dtype) * _unit(variances) * towers.memory[:, d.second]
+        covariance = 2 * variances**2 + 2 * r2 + covariance
+    lacking = towers.neglected
+    return SingleMoments(
+        covariance, towers.correction, lacking.covariance[:, 0, 0], lacking.correction[:, 0]
+    )
