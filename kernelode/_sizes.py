@@ -18,6 +18,8 @@ from ._closure.g_only import GOnlyPairs
 from ._closure.wick_tower import WickTowerPairs
 from ._memory import check_memory
 
+#: The order of a tower that has yet to choose it by its tolerance, at the most.
+_HIGHEST = 64
 #: Arrays of the size of its state that one layer holds beside the state itself, by closure.
 _LAYER = {GOnly: 5, WickTower: 14}
 #: Tsit5 keeps seven rates and two states; any other solver at least one rate.
@@ -98,10 +100,10 @@ def state_numbers(network, closure: AbstractClosure | None, n: int) -> int:
     if isinstance(closure, GOnlyPairs):
         return n**2 + n**2 * (9 + 3)
     if isinstance(closure, WickTower):
-        return n**2 + elements**2 * (_chaos(network, closure.order) + 2)
+        return n**2 + elements**2 * (_chaos(network, closure.order or _HIGHEST) + 2)
     if isinstance(closure, WickTowerPairs):
         pairs = max(1, n * (n - 1) // 2)
-        return n + pairs * (3 * _chaos(network, closure.order) + 1 + 2 * (9 + 3))
+        return n + pairs * (3 * _chaos(network, closure.order or _HIGHEST) + 1 + 2 * (9 + 3))
     return mean
 
 
