@@ -174,20 +174,26 @@ def test_four_point_reference():
     tower = ko.propagate(net, K4, closure=closure)
     # The stored values have the noise of the kept degrees alone. What the rest of it makes of C and K1
     # follows from the derivatives of the drift, and is taken off.
-    more, shift = jnp.zeros((10, 10)), jnp.zeros(10)
-    for number, layer in enumerate(np.full(10, 0.15**2)):
-        state = jax.tree.map(operator.itemgetter(number), tower.state)
+    layer = 0.15**2
+
+    @jax.jit
+    def follow(state, more, shift):
         here = closure._couple(net, state, net.weight_variance, net.bias_variance)
         # Seen from its own chaos, which has a variance of w: its coefficients times that.
         norms = _frames(state.kernel, closure._degrees(net).floor).gram[:, 1, 1]
         norms = norms[:, None, None] ** np.arange(case["P"] + 1.0)[None, None]
         own = here.driven[np.arange(10), np.arange(10)] / jnp.where(norms > 0, norms, 1)
         beyond = here.sources.noise - jnp.einsum("ypk,yxpk->xy", own, here.driven)
-        assert jnp.max(jnp.abs(beyond)) > 1e-6
         source = ko.GOnly()._drift(net.drift, KernelMoments(as_block(state.kernel), more, shift))[2]
         jacobian = jnp.eye(10) + layer * here.chi
         more = jacobian @ more @ jacobian.T + layer**2 * beyond
-        shift = jacobian @ shift + layer * source
+        return beyond, more, jacobian @ shift + layer * source
+
+    more, shift = jnp.zeros((10, 10)), jnp.zeros(10)
+    for number in range(10):
+        state = jax.tree.map(operator.itemgetter(number), tower.state)
+        beyond, more, shift = follow(state, more, shift)
+        assert jnp.max(jnp.abs(beyond)) > 1e-6
     v4 = on_elements(tower.kernel_covariance[-1]) - more
     assert relative_error(v4, expected["V4"]) < 1e-12
     assert (

@@ -270,7 +270,7 @@ class WickTower(AbstractPairable):
             .set(pick(of_pairs.diagonal(axis1=1, axis2=2)))
         )
         # Norms in orthonormal bases.
-        norms = jax.vmap(jax.vmap(_norm))(scales[:, None, :, None] * overlap * scales[None, :, None, :])
+        norms = jax.vmap(jax.vmap(_norm))(scales[None, :, :, None] * overlap * scales[:, None, None, :])
         tail = pick(here.tails.drive)
         lacking = tail[:, None] * tail[None, :] * norms**d.neglected
         if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):

@@ -1,7 +1,7 @@
 """The Wick tower on all pairs of inputs; `tower.py` has the equations of one."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -56,7 +56,7 @@ class PairTowers(eqx.Module):
 
     variances: Float[Array, " n"]
     covariances: Float[Array, " pairs"]
-    towers: Tower
+    towers: Any  # a `Tower`, beside which `order.py` carries bounds
     singles: SingleTower
 
 
