@@ -42,7 +42,7 @@ def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, floa
                 length, size = _resolved_length(sample, panels, noise, size)
                 if length > _NARROWEST:
                     scales.append((near, share * length))
-    except jax.errors.ConcretizationTypeError:
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
         return UNKNOWN
     if not scales:
         return UNKNOWN

@@ -7,6 +7,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.core
+import jax.numpy as jnp
 
 
 def with_derivative(
@@ -39,4 +40,21 @@ def with_derivative(
         eqxi.filter_primitive_transpose(transpose),
     )
     eqxi.register_impl_finalisation(primitive)
-    return lambda *args: eqxi.filter_primitive_bind(primitive, *args)
+    by_custom_jvp = eqx.filter_custom_jvp(function)
+    by_custom_jvp.def_jvp(rule)
+
+    def call(*args):
+        if _closes_over_tracers(args):
+            return by_custom_jvp(*args)
+        return eqxi.filter_primitive_bind(primitive, *args)
+
+    return call
+
+
+def _closes_over_tracers(args) -> bool:
+    """Whether a function among the arguments refers to values of an outer transformation, which a
+    primitive cannot take along."""
+    functions = [leaf for leaf in jax.tree.leaves(args) if callable(leaf) and not eqx.is_array(leaf)]
+    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    refers = lambda f: any(isinstance(c, jax.core.Tracer) for c in jax.make_jaxpr(f)(number).consts)
+    return any(refers(f) for f in functions)
