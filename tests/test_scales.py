@@ -29,6 +29,10 @@ ACTIVATIONS = {
 LIMITS = {"float32": (30, 2e-5), "float64": (150, 1e-10)}
 
 
+def with_slow(*names: str, slow: tuple[str, ...]) -> list:
+    return [*names, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+
+
 @functools.cache
 def compiled(name: str):
     one = lambda a, b, c: ko.pair_moments(ACTIVATIONS[name], a[None], b[None], c[None, None])[0, 0]
@@ -47,7 +51,7 @@ CORRELATIONS = st.sampled_from([0.0, 0.3, -0.5, 0.9, -0.99, 1.0])
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("name", ["tanh", "erf", "sin", "smooth", "gelu", "swish"])
+@pytest.mark.parametrize("name", with_slow("tanh", "erf", slow=("sin", "smooth", "gelu", "swish")))
 @settings(max_examples=15, deadline=None)
 @given(power=st.floats(-1, -0.5), corr=CORRELATIONS)
 def test_small_inputs_see_the_slope_at_zero(name, dtype, power, corr):
@@ -79,7 +83,7 @@ def test_large_inputs_see_a_step(name, dtype, power, corr):
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("name", ["gelu", "softplus", "swish", "relu", "kinked"])
+@pytest.mark.parametrize("name", with_slow("gelu", "softplus", "relu", slow=("swish", "kinked")))
 @settings(max_examples=15, deadline=None)
 @given(power=st.floats(0.5, 1), corr=CORRELATIONS)
 def test_large_inputs_see_relu(name, dtype, power, corr):
@@ -164,7 +168,7 @@ def two_dimensional(function, a, b, corr, nodes=1201, reach=10.0):
     return np.einsum("i,j,i,ij->", w, w, function(np.sqrt(a) * z), function(y))
 
 
-@pytest.mark.parametrize("name", ["tanh", "softplus", "swish"])
+@pytest.mark.parametrize("name", with_slow("tanh", slow=("softplus", "swish")))
 @pytest.mark.parametrize("corr", [0.5, 0.99, 0.9999, -0.999])
 def test_nearly_parallel_inputs_of_large_variance(name, corr):
     function = {
@@ -215,7 +219,9 @@ def test_images_of_raw_pixels():
     assert abs(found / series - 1) < 1e-7
 
 
-@pytest.mark.parametrize("name", ["tanh", "softplus", "swish", "smooth", "kinked", "erf", "relu"])
+@pytest.mark.parametrize(
+    "name", with_slow("tanh", "erf", "relu", slow=("softplus", "swish", "smooth", "kinked"))
+)
 def test_reverse_over_reverse(name):
     """grad of grad and jacrev of jacrev, through a scan over layers, beside forward over reverse."""
     network = ko.MLP(ACTIVATIONS[name], depth=2)
@@ -226,7 +232,7 @@ def test_reverse_over_reverse(name):
     assert np.isclose(jax.jacrev(jax.jacrev(output))(q), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["tanh", "softplus", "swish", "gelu", "erf", "sin"])
+@pytest.mark.parametrize("name", with_slow("softplus", "erf", slow=("tanh", "swish", "gelu", "sin")))
 def test_hessian_at_zero_rows(name):
     """E[sigma^2] = sigma(0)^2 + (sigma'(0)^2 + sigma(0) sigma''(0)) x^2 + ...: the Hessian is twice
     that."""
@@ -239,7 +245,7 @@ def test_hessian_at_zero_rows(name):
     assert np.isclose(found, 2 * (first(0.0) ** 2 + value(0.0) * second(0.0)), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["tanh", "softplus", "smooth", "erf", "relu"])
+@pytest.mark.parametrize("name", with_slow("tanh", "erf", slow=("softplus", "smooth", "relu")))
 def test_gradient_through_public_moments(name):
     a = jnp.array([0.5, 0.7])
     c = jnp.array([[0.5, 0.2], [0.2, 0.7]])
@@ -251,7 +257,7 @@ def test_gradient_through_public_moments(name):
 
 def test_results_say_what_is_not_known():
     root = ko.Elementwise(lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x)))
-    network = ko.ResNet(root, depth=3, residual_scale=0.4)
+    network = ko.ResNet(root, depth=1, residual_scale=0.4)
     kernel = jnp.array([[1.0, 0.3], [0.3, 2.0]])
     solution = ko.propagate(network, kernel, throw=False)
     assert solution.result == ko.RESULTS.inaccurate
@@ -260,7 +266,7 @@ def test_results_say_what_is_not_known():
         ko.propagate(network, kernel)
     with pytest.raises(Exception, match="not known to a relative 1e-6"):
         ko.response(network, kernel)
-    good = ko.ResNet(ko.Elementwise(jnp.tanh), depth=3, residual_scale=0.4)
+    good = ko.ResNet(ko.Elementwise(jnp.tanh), depth=1, residual_scale=0.4)
     assert ko.propagate(good, kernel).result == ko.RESULTS.successful
     assert np.all(ko.propagate(good, kernel).quadrature_error < 1e-12)
     optimum = ko.optimal_residual_scale(good, kernel, pairs=False)
