@@ -1,5 +1,6 @@
 """A network as plain data, for the file that its ensemble is kept in, and back."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,9 @@ from ._architecture import AbstractArchitecture
 def describe(module: Any) -> Any:
     """A module as nested dictionaries and lists: types by name, arrays as numbers with all digits."""
     if isinstance(module, eqx.Module):
-        fields = vars(module)
+        # Without what is derived from the others, and is not shown either.
+        shown = {field.name for field in dataclasses.fields(module) if field.repr}
+        fields = {k: v for k, v in vars(module).items() if k in shown}
         return {"type": type(module).__name__, "fields": {k: describe(v) for k, v in fields.items()}}
     if isinstance(module, jax.Array | np.ndarray):
         return np.asarray(module).astype(float).tolist()

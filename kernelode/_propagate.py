@@ -16,7 +16,7 @@ from ._custom_types import RealLike
 from ._failure import begin_watch, outcome, variances_of, watch_layer
 from ._kernel import cast, checked_kernel
 from ._results import RESULTS
-from ._sizes import check_propagation
+from ._sizes import check_depth, check_propagation
 from ._solution import Solution
 
 
@@ -48,6 +48,7 @@ def propagate(
     network = checked_network(network)
     kernel = checked_kernel(kernel)
     closure = checked_closure(closure, MeanOnly())
+    check_depth(network, kernel)
     saved = checked_layers(layers, network.depth, range(network.depth + 1))
     closure = closure.prepare(network, kernel)
     check_propagation(network, kernel, closure, layers)

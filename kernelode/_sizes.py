@@ -15,7 +15,7 @@ import numpy as np
 from ._activation.base import AbstractOddActivation
 from ._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
 from ._closure.g_only import GOnlyPairs
-from ._closure.wick_tower import WickTowerPairs
+from ._closure.wick_tower import SINGLE_ORDER, WickTowerPairs
 from ._memory import check_memory
 
 #: The order of a tower that has yet to choose it by its tolerance, at the most.
@@ -32,7 +32,6 @@ def check_propagation(
     network, kernel, closure: AbstractClosure | None, layers: Sequence[int] | None
 ) -> None:
     """**Raises** `ValueError` if `propagate` with these arguments does not fit into memory."""
-    _check_depth(network, kernel)
     saved = network.depth + 1 if layers is None else len(layers)
     # What is saved exists twice: as it is filled, and without the place that layers not saved write to.
     copies = (1 if saved == 1 else 2 * saved + 1) + _LAYER.get(type(closure), 1)
@@ -70,7 +69,7 @@ def check_responses(network, kernel, saved: int, *, flow: bool = False) -> None:
     """**Raises** `ValueError` if responses at that many depths, beside the output's, do not fit into
     memory."""
     if not flow:
-        _check_depth(network, kernel)
+        check_depth(network, kernel)
     n = kernel.shape[0]
     # A kernel and two tangents, going in and out; chi and eta, two matrices each. A flow is saved with
     # its tangents, and has the output's response at every depth.
@@ -83,7 +82,7 @@ def check_responses(network, kernel, saved: int, *, flow: bool = False) -> None:
 def check_optima(network, kernel, pairs: bool, *, flow: bool = False) -> None:
     """**Raises** `ValueError` if the optima of all pairs do not fit into memory."""
     if not flow:
-        _check_depth(network, kernel)
+        check_depth(network, kernel)
     if pairs:
         n = kernel.shape[0]
         # Three numbers a pair, as a triangle and as a matrix, and what a scan compares.
@@ -100,17 +99,33 @@ def state_numbers(network, closure: AbstractClosure | None, n: int) -> int:
     if isinstance(closure, GOnlyPairs):
         return n**2 + n**2 * (9 + 3)
     if isinstance(closure, WickTower):
-        return n**2 + elements**2 * (_chaos(network, closure.order or _HIGHEST) + 2)
+        order = closure.order or _HIGHEST
+        return (
+            n**2
+            + elements**2 * (_chaos(network, order) + 3)
+            + 2 * elements
+            + _singles(network, closure, n)
+        )
     if isinstance(closure, WickTowerPairs):
-        pairs = max(1, n * (n - 1) // 2)
-        return n + pairs * (3 * _chaos(network, closure.order or _HIGHEST) + 1 + 2 * (9 + 3))
+        pairs, order = max(1, n * (n - 1) // 2), closure.order or _HIGHEST
+        return n + pairs * (3 * _chaos(network, order) + 34) + _singles(network, closure, n)
     return mean
 
 
+def _singles(network, closure: WickTower | WickTowerPairs, n: int) -> int:
+    """Of the inputs' own towers."""
+    order = closure.single_order or max(SINGLE_ORDER, closure.order or _HIGHEST)
+    return n * (order // _degree_step(network) + 5)
+
+
+def _degree_step(network) -> int:
+    """Odd degrees vanish for odd activations."""
+    return 2 if isinstance(network.activation, AbstractOddActivation) else 1
+
+
 def _chaos(network, order: int) -> int:
-    """Coordinates of a chaos, (degree, k): odd degrees vanish for odd activations."""
-    step = 2 if isinstance(network.activation, AbstractOddActivation) else 1
-    return order // step * (order + 1)
+    """Coordinates of a chaos, (degree, k)."""
+    return order // _degree_step(network) * (order + 1)
 
 
 def _saved(saveat: Any, max_steps: int | None) -> int:
@@ -143,7 +158,7 @@ def _check_states(
     _check(copies * state_numbers(network, closure, n), kernel, what, remedy)
 
 
-def _check_depth(network, kernel) -> None:
+def check_depth(network, kernel) -> None:
     """What every layer has: rho, alpha, width, where it is saved, and its depth."""
     _check(
         6 * network.depth,

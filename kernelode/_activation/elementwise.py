@@ -22,7 +22,7 @@ class SmoothElementwise(AbstractSmoothActivation):
     """An analytic function of the user's; made by `Elementwise(fn)`."""
 
     fn: Callable[[Array], Array]
-    found_scales: tuple[tuple[float, float], ...] = eqx.field(static=True)
+    found_scales: tuple[tuple[float, float], ...] = eqx.field(static=True, repr=False)
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return self.fn(x)

@@ -15,8 +15,12 @@ _NARROWEST = 2.0**-8
 _COUNT = 128
 #: Chebyshev points of a panel.
 _POINTS = np.cos(np.pi * np.arange(17) / 16)
-#: The scales of a function that cannot be sampled, because its parameters are traced.
+#: The scales of a function that cannot be sampled, because its parameters are traced or it is no number.
 UNKNOWN = ((0.0, 0.25),)
+
+
+class _NotANumber(Exception):
+    pass
 
 
 def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, float], ...]:
@@ -31,7 +35,7 @@ def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, floa
     # A panel of length l is resolved to `noise` if the nearest singularity is `share` l away: the
     # coefficients fall like r^-k, (r - 1/r) l / 4 being its distance, and r^-16 = noise.
     noise, share = (2.0**-40, 1.35) if double else (2.0**-14, 0.32)
-    jitted = jax.jit(function)
+    jitted = jax.jit(lambda x: function(x))
     sample = lambda x: np.asarray(jitted(jnp.asarray(x, jnp.result_type(float))), float)
     scales, size = [], 0.0
     try:
@@ -42,7 +46,7 @@ def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, floa
                 length, size = _resolved_length(sample, panels, noise, size)
                 if length > _NARROWEST:
                     scales.append((near, share * length))
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, _NotANumber):
         return UNKNOWN
     if not scales:
         return UNKNOWN
@@ -60,11 +64,13 @@ def _resolved_length(sample: Callable[[np.ndarray], np.ndarray], panels, noise: 
         padded = np.resize(edges, (_COUNT, 2))
         values = sample(padded.mean(axis=1)[:, None] + length / 2 * _POINTS[None, :])[: len(edges)]
         mirrored = np.concatenate([values, values[:, -2:0:-1]], axis=1)
-        # Where the function is not finite, nothing can be said of it, nor need it be resolved.
-        values = values[np.isfinite(values).all(axis=1)]
-        size = np.max(np.abs(values), initial=size)
-        coefficients = np.abs(np.fft.rfft(mirrored, axis=1)) / 16
-        rough = np.isfinite(coefficients).all(axis=1) & (coefficients[:, -3:].max(axis=1) > noise * size)
+        if np.isnan(values).any():
+            raise _NotANumber
+        # Where the function overflows, nothing can be said of it, nor need it be resolved.
+        size = np.max(np.abs(values[np.isfinite(values).all(axis=1)]), initial=size)
+        coefficients = np.abs(np.fft.rfft(np.nan_to_num(mirrored, posinf=0, neginf=0), axis=1)) / 16
+        finite = np.isfinite(mirrored).all(axis=1)
+        rough = finite & (coefficients[:, -3:].max(axis=1) > noise * size)
         if not rough.any() or length <= _NARROWEST:
             return length, size
         low, high = edges[rough][:: 1 + 2 * rough.sum() // _COUNT].T

@@ -129,7 +129,12 @@ class WickTower(AbstractPairable):
     def pairs(self) -> AbstractMomentClosure:
         return WickTowerPairs(self.order, self.terms, self.start, self.single_order, self.tolerance)
 
-    def prepare(self, network, kernel, ts=None) -> "WickTower":
+    def prepare(
+        self,
+        network: AbstractArchitecture,
+        kernel: Float[Array, "n n"],
+        ts: Float[Array, " times"] | None = None,
+    ) -> "WickTower":
         order = self.order
         if order is None:
             order = chosen_order(self.pairs(), network, kernel, ts)

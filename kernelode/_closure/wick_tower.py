@@ -82,7 +82,12 @@ class WickTowerPairs(AbstractMomentClosure):
     single_order: int | None = eqx.field(static=True)
     tolerance: float | None = eqx.field(static=True, default=None)
 
-    def prepare(self, network, kernel, ts=None) -> "WickTowerPairs":
+    def prepare(
+        self,
+        network: AbstractArchitecture,
+        kernel: Float[Array, "n n"],
+        ts: Float[Array, " times"] | None = None,
+    ) -> "WickTowerPairs":
         order = chosen_order(self, network, kernel, ts) if self.order is None else self.order
         found = dataclasses.replace(self, order=order, tolerance=None)
         return found if ts is None else along_flow(found)

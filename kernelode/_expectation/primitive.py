@@ -22,7 +22,8 @@ def with_derivative(
     """
 
     def shapes(*args):
-        struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, abstract) else x
+        of = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type)
+        struct = lambda x: of(x) if isinstance(x, abstract) else x
         abstract = jax.core.ShapedArray
         out = eqx.filter_eval_shape(function, *jax.tree.map(struct, args))
         shaped = lambda x: abstract(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
