@@ -124,13 +124,18 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
     return eqx.tree_at(lambda s: s.result, solution, result)
 
 
-def default_controller(state) -> diffrax.AbstractStepSizeController[Any, Any]:
-    """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry."""
+def default_controller(
+    state, end: Float[Array, ""] | None = None
+) -> diffrax.AbstractStepSizeController[Any, Any]:
+    """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry. Steps
+    that are rounding of the `end` are too small: no step of a rate that is NaN would be accepted."""
     leaves = jax.tree.leaves(state)
     rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5
     size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves if leaf.size]))
     tiny = jnp.finfo(leaves[0].dtype).tiny
-    return diffrax.PIDController(rtol=rtol, atol=1e-3 * rtol * jax.lax.stop_gradient(size) + tiny)
+    atol = 1e-3 * rtol * jax.lax.stop_gradient(size) + tiny
+    smallest = None if end is None else jax.lax.stop_gradient(end) * jnp.finfo(leaves[0].dtype).eps
+    return diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False)
 
 
 def integrate(
@@ -148,7 +153,7 @@ def integrate(
         y0=state,
         args=network,
         saveat=diffrax.SaveAt(ts=ts) if saveat is None else saveat,
-        stepsize_controller=default_controller(state)
+        stepsize_controller=default_controller(state, ts[-1])
         if stepsize_controller is None
         else stepsize_controller,
         adjoint=adjoint,
