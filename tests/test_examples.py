@@ -311,5 +311,6 @@ def test_kernel_fluctuations(tmp_path, capsys):
     rows = {line[:18].strip(): line[18:].split() for line in lines}
     printed = [round(float(x), 4) for x in rows["G-only, 32 nodes"][:3]]
     assert printed == [4.3730, 42.8778, -0.9011]
-    assert abs(float(rows["Wick tower"][1]) - 48.3616) < 1e-3
+    # At any order of the pairs: elements of single inputs have towers of their own, which have converged.
+    assert abs(float(rows["Wick tower"][1]) - 48.4710) < 1e-3
     assert figure.stat().st_size > 10_000
