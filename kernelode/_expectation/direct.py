@@ -38,7 +38,7 @@ def direct_moments(
     activation: AbstractSmoothActivation, indices: tuple[tuple[int, int], ...], a, b, c, *, errors: bool
 ) -> tuple[Float[Array, " entry"], ...]:
     """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair; and, if asked for,
-    estimates of their errors, from every second and every fourth node."""
+    estimates of their errors, from every second node."""
     dtype, order = c.dtype, max(max(ij) for ij in indices)
     finer = _refinement(activation)
     outer = min(finer * (_OUTER if order == 0 else _OUTER_DERIVATIVES), _MOST)
