@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     net = ko.ResNet(ko.Tanh(), 1, weight_variance=WEIGHT_VARIANCE, bias_variance=0.0)
     drifts = {
         "G-only, 32 nodes": published_drift,
-        "G-only, Euler": lambda k: net.drift(ko.Variances(k[None])).values[0],
+        "G-only, Euler": lambda k: net.drift(ko.Variances(k[None]), net.flow_layer()).values[0],
     }
     print(f"Sigma[00,00] = 4 K0 Q at t = 2, simulated: {SIMULATED_SOURCE}")
     for name, drift in drifts.items():

@@ -47,7 +47,7 @@ def predicted(network: ko.AbstractArchitecture) -> dict[str, np.ndarray]:
     """C^l and eta^l, l = 1 .. L, of the first input and of the pair."""
     before = ko.propagate(network, KERNEL).mean_kernel[:-1]
     block = lambda k: ko.Block(jnp.diagonal(k), jnp.diagonal(k), k)
-    added = jax.vmap(lambda k: network.drift(block(k)).cross)(before)
+    added = jax.vmap(lambda k, layer: network.drift(block(k), layer).cross)(before, network.layers())
     eta = ko.layer_response(network, KERNEL).eta
     values = (added[:, 0, 0], eta.diagonal[:, 0], added[:, 0, 1], eta.off_diagonal[:, 0, 1])
     return {name: np.asarray(value) for name, value in zip(NAMES, values)}

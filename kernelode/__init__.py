@@ -1,13 +1,16 @@
 """Kernels, responses and residual scaling of wide, deep networks at initialisation, in JAX."""
 
-from . import baselines as baselines, ensemble as ensemble
+from . import baselines as baselines, ensemble as ensemble, plot as plot
 from ._activation import (
     GELU as GELU,
     AbstractActivation as AbstractActivation,
+    AbstractAutonomousActivation as AbstractAutonomousActivation,
     AbstractClosedFormActivation as AbstractClosedFormActivation,
     AbstractHomogeneousActivation as AbstractHomogeneousActivation,
     AbstractKinkedActivation as AbstractKinkedActivation,
+    AbstractOddActivation as AbstractOddActivation,
     AbstractSmoothActivation as AbstractSmoothActivation,
+    AbstractStraightActivation as AbstractStraightActivation,
     Elementwise as Elementwise,
     Erf as Erf,
     LeakyReLU as LeakyReLU,
@@ -22,11 +25,17 @@ from ._activation import (
 from ._architecture import (
     MLP as MLP,
     AbstractArchitecture as AbstractArchitecture,
+    AbstractLayered as AbstractLayered,
     AbstractResidualNetwork as AbstractResidualNetwork,
+    Affine as Affine,
+    Layer as Layer,
     ResNet as ResNet,
 )
 from ._closure import (
     AbstractClosure as AbstractClosure,
+    AbstractMomentClosure as AbstractMomentClosure,
+    AbstractPairable as AbstractPairable,
+    AbstractPairClosure as AbstractPairClosure,
     GOnly as GOnly,
     MeanOnly as MeanOnly,
     WickTower as WickTower,
@@ -47,7 +56,12 @@ from ._expectation import (
     pair_moments as pair_moments,
     variance_derivatives as variance_derivatives,
 )
-from ._kernel import Block as Block, Variances as Variances, input_kernel as input_kernel
+from ._kernel import (
+    Block as Block,
+    Variances as Variances,
+    checked_kernel as checked_kernel,
+    input_kernel as input_kernel,
+)
 from ._optimise import (
     DiagonalResponse as DiagonalResponse,
     OffDiagonalResponse as OffDiagonalResponse,
@@ -79,12 +93,14 @@ from ._scaling import (
 from ._solution import Solution as Solution
 from ._solve import solve as solve
 from ._start import (
+    AbstractStart as AbstractStart,
     FixedGram as FixedGram,
     GaussianRows as GaussianRows,
     RandomCovariance as RandomCovariance,
 )
 from ._sweep import Axis as Axis, sweep as sweep
 from ._triangle import Triangle as Triangle
+from ._version import __version__ as __version__
 from ._width import AtWidth as AtWidth
 from ._width_response import (
     ResponseCorrection as ResponseCorrection,

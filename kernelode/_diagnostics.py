@@ -10,16 +10,17 @@ from ._architecture import AbstractArchitecture
 from ._arguments import checked_network
 from ._checks import as_real_array, checked_sign, instance, scalar
 from ._closure import AbstractPairable, GOnly, WidthMoments, default_closure
-from ._closure.g_only import KernelMoments
+from ._closure.expansion import KernelMoments
 from ._custom_types import RealLike
 from ._kernel import as_block, cast
 from ._pairs import propagate_pairs, solve_pairs
+from ._show import Shown
 
 #: What a closure to compare with has to be.
 _EXACT = "a closure with a form on pairs, such as `WickTower(order=16)`"
 
 
-class ClosureResidual(eqx.Module):
+class ClosureResidual(Shown):
     """What a layer did beyond what the closure says, X^l - push(X^{l-1}) for l = 1 .. L: of K0 (L, n, n),
     V4 (L, n, n, 3, 3) and K1 (L, n, n)."""
 
@@ -107,16 +108,17 @@ def source_mismatch(
 def _source_mismatch(network, states, closure, published):
     def one_depth(state):
         found = closure.moments(network, state)
-        own = closure.moments(network, closure.rate(network, state)).mean_correction
+        rate = closure.rate(network, state, network.flow_layer())
+        own = closure.moments(network, rate).mean_correction
         at = _pair_state(found.mean_kernel, found.kernel_covariance, found.mean_correction)
         network_ = cast(network, found.mean_kernel.dtype)
-        without = published.moments(network_, published.rate(network_, at)).mean_correction
-        return own - without
+        without = published.rate(network_, at, network_.flow_layer())
+        return own - published.moments(network_, without).mean_correction
 
     return jax.lax.map(one_depth, states)
 
 
-class ClosureValidity(eqx.Module):
+class ClosureValidity(Shown):
     """How far the G-only closure is from the exact theory, largest over the kernel's elements.
 
     - `covariance_error`: |V4 - V4_exact| / V4_exact of V4[ab, ab], shape (times,).

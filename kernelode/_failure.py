@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture
-from ._architecture.base import Layer
+from ._architecture import AbstractArchitecture, Layer
 from ._closure import AbstractClosure
 from ._expectation import expectation_error, tolerance
 from ._results import RESULTS, choose_result
@@ -61,12 +60,13 @@ def watch_layer(
     first = ~finite & ~watch.broken
     tiny = jnp.finfo(after.dtype).tiny
     fallen = (before >= tiny) & (after < tiny)
+    fed = (layer.scale > 0) & (layer.affine.weight_variance > 0)
     return Watch(
         largest=jnp.where(finite, jnp.max(after), watch.largest),
         broken=watch.broken | first,
         is_nan=watch.is_nan | (first & jnp.any(jnp.isnan(after))),
         lost=watch.lost | (jnp.any(fallen) & (layer.skip > 0)),
-        fallen_from=jnp.where(fallen & (layer.scale > 0), before, watch.fallen_from),
+        fallen_from=jnp.where(fallen & fed, before, watch.fallen_from),
         error=jnp.maximum(watch.error, expectation_error(network.activation, before)),
     )
 
@@ -97,15 +97,7 @@ def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_
     values = network.activation(_inputs(variance))
     # Fourth moments of what is below this do not overflow.
     moderate = jnp.asarray(jnp.finfo(values.dtype).max, values.dtype) ** 0.25
-    layers = network.layers()
-    numbers = (
-        values,
-        variance,
-        network.weight_variance,
-        network.bias_variance,
-        layers.scale,
-        layers.skip,
-    )
+    numbers = (values, variance, *jax.tree.leaves(network.layers()))
     small = jnp.all(jnp.array([jnp.all(jnp.abs(x) < moderate) for x in numbers]))
     own = jnp.any(jnp.isnan(values))
     broken = choose_result(is_nan & (own | small), RESULTS.not_a_number, RESULTS.not_finite)
@@ -131,8 +123,7 @@ def flow_outcome(
 
 def _feeds(network: AbstractArchitecture, variances: Float[Array, " n"]) -> Array:
     """Where sigma does not vanish on the inputs of that variance: the next one is positive."""
-    alive = jnp.any(jax.vmap(lambda q: network.activation(_inputs(q)))(variances) != 0, axis=1)
-    return alive & (network.weight_variance > 0)
+    return jnp.any(jax.vmap(lambda q: network.activation(_inputs(q)))(variances) != 0, axis=1)
 
 
 def _inputs(variance: Float[Array, ""]) -> Float[Array, " tried"]:

@@ -8,15 +8,16 @@ from jaxtyping import Array, Float
 
 from ._checks import as_real_array, is_concrete, scalar
 from ._custom_types import RealLike
+from ._show import Shown
 
 
-class Variances(eqx.Module):
+class Variances(Shown):
     """Diagonal entries alone: each input's variance travels by itself."""
 
     values: Float[Array, "*shape"]
 
 
-class Block(eqx.Module):
+class Block(Shown):
     """A rectangular block of a kernel with the variances it needs: closed under every layer.
 
     `cross[i, j]` is the covariance of row input i with column input j, whose variances are `row[i]` and
@@ -72,8 +73,13 @@ def input_kernel(
 def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"]:
     """`kernel` as an array, if it is a covariance matrix; refused, never repaired, if it is not.
 
-    All is judged at unit diagonal, K_ab / sqrt(K_aa K_bb), so that a small block beside a large entry is
-    seen as it would be alone.
+    What every function that takes a kernel does first. It is judged at unit diagonal,
+    K_ab / sqrt(K_aa K_bb), so that a small block beside a large entry is seen as it would be alone.
+
+    **Arguments**
+
+    - `kernel`: shape (n, n).
+    - `name`: what it is called in messages.
 
     **Raises** `TypeError` for a dtype other than float32 and float64; `ValueError` where a concrete
     kernel is not square, finite, symmetric and positive semidefinite (to rounding). A traced one is

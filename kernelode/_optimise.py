@@ -28,9 +28,10 @@ from ._kernel import checked_kernel
 from ._response import response
 from ._results import RESULTS, choose_result
 from ._search import by_optax, by_optimistix, look_ahead
+from ._show import Shown
 
 
-class Optimum(eqx.Module):
+class Optimum(Shown):
     """Where a search ended.
 
     - `network`: with the chosen leaves replaced.
@@ -49,7 +50,7 @@ class Optimum(eqx.Module):
     result: RESULTS
 
 
-class AbstractResponseObjective(eqx.Module):
+class AbstractResponseObjective(Shown):
     """The output response of a kernel: for which some searches are known to have no answer."""
 
 
@@ -185,13 +186,19 @@ def _chosen_leaves(where, network) -> list[Array]:
 def _refuse_ill_posed(objective, network, leaves) -> None:
     if not isinstance(objective, AbstractResponseObjective):
         return
-    chose = lambda name: any(leaf is getattr(network, name) for leaf in leaves)
+    chose = lambda name: any(leaf is getattr(network, name, None) for leaf in leaves)
     residual = isinstance(network, AbstractResidualNetwork) and chose("residual_scale")
     if residual and network.residual_scale.ndim == 1:
         raise ValueError(
             "Maximising a response over all per-layer residual scales is ill-posed: one layer takes "
             "everything. Search one factor for a fixed profile: `optimal_residual_scale`, or a scalar "
             "`residual_scale`."
+        )
+    per_layer = [name for name in ("weight_variance", "bias_variance") if chose(name)]
+    if any(getattr(network, name).ndim for name in per_layer):
+        raise ValueError(
+            "Maximising a response over the variances of every layer is ill-posed: one layer takes "
+            f"everything. Search a scalar `{per_layer[0]}`."
         )
     if residual and chose("weight_variance"):
         raise ValueError(

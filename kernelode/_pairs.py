@@ -5,7 +5,7 @@ from typing import Any
 
 from ._architecture import AbstractArchitecture
 from ._arguments import checked_closure, checked_network
-from ._closure import AbstractClosure, AbstractPairable, default_closure
+from ._closure import AbstractClosure, AbstractPairable, AbstractPairClosure, default_closure
 from ._custom_types import RealLike
 from ._propagate import propagate
 from ._solution import Solution
@@ -30,7 +30,8 @@ def solve_pairs(
 
     - `closure`: by default the best answer known: `WickTower(order=16)`, and `GOnly()` for feed-forward
         networks, where it is exact. For residual networks `GOnly()` is the published closure, whose V4
-        lacks a part and whose K1 is wrong.
+        lacks a part and whose K1 is wrong. One that is on pairs already, as that of a solution, is taken
+        as it is.
     - All others: those of `solve`.
 
     **Raises** `TypeError` for a closure without a form on pairs.
@@ -53,9 +54,11 @@ def propagate_pairs(
 
 def _on_pairs(network: AbstractArchitecture, closure: AbstractClosure | None) -> AbstractClosure:
     closure = checked_closure(closure, default_closure(checked_network(network)))
-    if not isinstance(closure, AbstractPairable):
-        raise TypeError(
-            "`closure` must have a form on pairs of inputs, as `GOnly()` and `WickTower(order)` have; "
-            f"got {type(closure).__name__}."
-        )
-    return closure.pairs()
+    if isinstance(closure, AbstractPairable):
+        return closure.pairs()
+    if isinstance(closure, AbstractPairClosure):
+        return closure
+    raise TypeError(
+        "`closure` must have a form on pairs of inputs, as `GOnly()` and `WickTower(order)` have, or be "
+        f"an `AbstractPairClosure`; got {type(closure).__name__}."
+    )

@@ -36,13 +36,14 @@ from ._expectation import expectation_error, has_known_accuracy, tolerance
 from ._failure import flow_outcome
 from ._kernel import Block, as_block, as_matrix, cast, checked_kernel
 from ._results import RESULTS
+from ._show import Shown
 from ._sizes import check_responses
 from ._solution import Solution
 from ._solve import check_flow, checked_times, flow_options, integrate
 from ._triangle import as_triangle
 
 
-class Response(eqx.Module):
+class Response(Shown):
     """The response tensor of one kernel to the input kernel; leading axes are depths.
 
     - `diagonal`: chi_aa;aa.
@@ -86,7 +87,7 @@ def _spread(values: Float[Array, "*times element"]) -> Spread:
     return Spread(mean, jnp.sqrt(variance), count)
 
 
-class LayerResponse(eqx.Module):
+class LayerResponse(Shown):
     """Responses at every layer of a network.
 
     - `chi`: of K^0 .. K^L (chi^0 is one).
@@ -206,7 +207,7 @@ def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) 
     network, block = cast(network, kernel.dtype), as_block(kernel)
 
     def step(carry, layer):
-        eta = _pushforward(network.drift, *carry)[1]
+        eta = _pushforward(lambda k: network.drift(k, layer), *carry)[1]
         carry = _pushforward(lambda k: network.layer(k, layer), *carry)
         return carry, (_as_response(carry[1]), _as_response(eta))
 
@@ -223,12 +224,13 @@ def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) 
 @eqx.filter_jit
 def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerResponse]:
     network, block = cast(network, kernel.dtype), as_block(kernel)
-    rate = lambda state, net: _pushforward(net.drift, *state)
+    drift = lambda k, net: net.drift(k, net.flow_layer())
+    rate = lambda state, net: _pushforward(lambda k: drift(k, net), *state)
     out = integrate((block, _unit_tangents(block)), rate, network, ts, MeanOnly(), **options)
     mean_state = lambda block: as_triangle(as_matrix(block))
     at_one_depth = lambda state: LayerResponse(
         chi=_as_response(state[1]),
-        eta=_as_response(_pushforward(network.drift, *state)[1]),
+        eta=_as_response(rate(state, network)[1]),
         output=_as_response(_pushforward(network.read_out, *state)[1]),
     )
     result = flow_outcome(network, block.row, out.result, out.state)

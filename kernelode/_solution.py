@@ -6,18 +6,19 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ._architecture.base import AbstractArchitecture
+from ._architecture import AbstractArchitecture
 from ._checks import as_real_array
 from ._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
 from ._custom_types import RealLike
 from ._results import RESULTS
+from ._show import Shown
 from ._sizes import check_moments
 from ._width import AtWidth, at_width
 
 _NOTHING_SAVED = "Nothing was saved: pass `ts`, or a `saveat` that saves states."
 
 
-class Solution(eqx.Module):
+class Solution(Shown):
     """Moments of a network's kernel at the saved depths.
 
     - `network`, `closure`: what was solved.
@@ -35,6 +36,12 @@ class Solution(eqx.Module):
     result: RESULTS
     stats: dict[str, Any]
     interpolation: Any = None
+
+    def _shown(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"network": self.network, "closure": self.closure}
+        if self.state is not None:
+            shown |= {"ts": self.ts, "mean_kernel": self.mean_kernel}
+        return shown | {"result": self.result}
 
     @property
     def ts(self) -> Float[Array, " times"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._architecture.base import unit_skip
+from ._architecture.base import equal_blocks, unit_skip
 from ._arguments import check_diffrax, check_steps, checked_closure, checked_network
 from ._checks import as_real_array, is_concrete
 from ._closure import AbstractClosure, MeanOnly
@@ -36,7 +36,7 @@ def solve(
     max_steps: int | None = 4096,
     throw: bool = True,
 ) -> Solution:
-    """Moments at continuous depth t = sum of rho_l^2: d state/dt = closure.rate(state), from t = 0.
+    """Moments at continuous depth t = sum of rho_l^2: d state/dt = rate(state), from t = 0.
 
     The limit of infinitely many blocks of vanishing residual scale; `residual_scale` and `depth` of
     the network do not enter. A network of finite depth is `propagate`; for the mean kernel it is also
@@ -44,7 +44,7 @@ def solve(
 
     **Arguments**
 
-    - `network`: a `ResNet`.
+    - `network`: a `ResNet` with one weight and one bias variance for all blocks.
     - `kernel`: K(0), shape (n, n). Its dtype is that of the calculation.
     - `ts`: increasing depths at which to save; the last one ends the integration.
     - `closure`: which moments; `MeanOnly()` by default.
@@ -78,7 +78,7 @@ def check_flow(network: AbstractArchitecture, instead: str) -> AbstractArchitect
             f"Continuous depth needs a residual network; {type(network).__name__} has discrete layers "
             f"only: use `{instead}`."
         )
-    return unit_skip(network, "Continuous depth")
+    return equal_blocks(unit_skip(network, "Continuous depth"), "Continuous depth")
 
 
 def flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
     network, closure = cast((network, closure), kernel.dtype)
     solution = integrate(
         closure.init(network, kernel),
-        lambda state, net: closure.rate(net, state),
+        lambda state, net: closure.rate(net, state, net.flow_layer()),
         network,
         ts,
         closure,

@@ -8,9 +8,10 @@ from jaxtyping import Array, Float
 
 from ._checks import as_real_array
 from ._custom_types import RealLike
+from ._show import Shown
 
 
-class AbstractStart(eqx.Module):
+class AbstractStart(Shown):
     """How h^0 is distributed about the kernel K^0 that is given. Its effect at leading order:
 
         R_2(0) = -memory Gamma(K^0),   C(0) = memory Gamma(K^0) + covariance,   K1(0) = shift,

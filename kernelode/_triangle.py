@@ -15,13 +15,14 @@ and its column by a selection, which compilers vectorise; those of a list of pai
 import functools
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._show import Shown
 
-class Triangle(eqx.Module):
+
+class Triangle(Shown):
     """A symmetric kernel with every covariance once: closed under every layer.
 
     `cross` has the covariances of all pairs, and the variances again, in a layout of its own; the

@@ -1,6 +1,5 @@
 """Moments of order 1/n, turned into statements about a network of a given width."""
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -8,12 +7,13 @@ from ._checks import scalar
 from ._closure.base import WidthMoments
 from ._custom_types import RealLike
 from ._results import RESULTS, choose_result
+from ._show import Shown
 
 #: Beyond this ratio of a correction to what it corrects, an expansion in 1/n is not small.
 _SMALL = 0.5
 
 
-class AtWidth(eqx.Module):
+class AtWidth(Shown):
     """The kernel G of networks of width n over random weights, to first order in 1/n.
 
     - `mean`: K0 + K1/n, shape (times, n, n).

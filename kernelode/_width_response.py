@@ -23,9 +23,10 @@ from ._propagate import propagate
 from ._scaling import ScaleEstimate, optimal_residual_scale
 from ._scaling.newton import slope_and_curvature
 from ._scaling.objective import log_response, slope
+from ._show import Shown
 
 
-class ResponseCorrection(eqx.Module):
+class ResponseCorrection(Shown):
     """Diagonal responses of the read-out, per input: chi_out at infinite width, and lim n (chi_out(n) -
     chi_out)."""
 
@@ -33,7 +34,7 @@ class ResponseCorrection(eqx.Module):
     correction: Float[Array, " inputs"]
 
 
-class ScaleCorrection(eqx.Module):
+class ScaleCorrection(Shown):
     """rho* of the diagonal responses at infinite width, and lim n (rho*(n) - rho*), zero where rho* is
     not interior."""
 

@@ -70,13 +70,13 @@ def number(default: float) -> Any:
     return eqx.field(converter=jnp.asarray, default=default)
 
 
-class OwnNetwork(ko.AbstractResidualNetwork):
-    """A network as a user would write one: `branches` equal branches, rho_l = rho l^-decay."""
+class OwnLayered(ko.AbstractLayered, ko.AbstractResidualNetwork):
+    """Plain layers as a user would arrange them: rho_l = rho l^-decay, C_W,l = C_W l^growth."""
 
     activation: ko.AbstractActivation
     depth: int = eqx.field(static=True)
-    branches: float = eqx.field(static=True)
     decay: float = eqx.field(static=True, default=0.0)
+    growth: float = eqx.field(static=True, default=0.0)
     residual_scale: jax.Array = number(0.3)
     skip_scale: jax.Array = number(1.0)
     weight_variance: jax.Array = number(1.0)
@@ -88,17 +88,32 @@ class OwnNetwork(ko.AbstractResidualNetwork):
     last_width: jax.Array = number(1.0)
     layers_per_block: int = eqx.field(static=True, default=1)
 
-    def one_branch(self) -> ko.ResNet:
-        shared = ("residual_scale", "weight_variance", "bias_variance")
-        return ko.ResNet(self.activation, self.depth, **{name: getattr(self, name) for name in shared})
+    def layers(self):
+        number = jnp.arange(1.0, self.depth + 1)
+        one = jnp.ones_like(number)
+        affine = ko.Affine(self.weight_variance * number**self.growth, self.bias_variance * one)
+        return ko.Layer(self.residual_scale * number**-self.decay, self.skip_scale * one, one, affine)
 
-    def drift(self, kernel):
-        return jax.tree.map(lambda x: self.branches * x, self.one_branch().drift(kernel))
+
+class OwnField(ko.AbstractResidualNetwork):
+    """A drift with a field of its own: `branches` equal branches on one stream."""
+
+    activation: ko.AbstractActivation
+    depth: int = eqx.field(static=True)
+    branches: jax.Array = number(1.0)
+    residual_scale: jax.Array = number(0.3)
+    skip_scale: jax.Array = number(1.0)
+    input_weight_variance: jax.Array = number(1.0)
+    input_bias_variance: jax.Array = number(0.0)
+    output_weight_variance: jax.Array = number(1.0)
+    output_bias_variance: jax.Array = number(0.0)
+    last_width: jax.Array = number(1.0)
+
+    def drift(self, kernel, layer):
+        return jax.tree.map(lambda q: self.branches * q, layer.affine(self.activation, kernel))
 
     def layers(self):
-        layers = self.one_branch().layers()
-        profile = jnp.arange(1.0, self.depth + 1) ** -self.decay
-        return eqx.tree_at(lambda x: x.scale, layers, layers.scale * profile)
+        return ko.ResNet(self.activation, self.depth, residual_scale=self.residual_scale).layers()
 
 
 def start_python(code: str, *arguments: object, devices: int = 1) -> subprocess.Popen:

@@ -90,7 +90,7 @@ WRONG = [
     ("ko.Elementwise(jnp.tanh, kinks=3)", TypeError, "`kinks`"),
     ("ko.Elementwise(jnp.tanh, kinks=['a'])", TypeError, "`kinks`"),
     ("net.read_out(K)", TypeError, "`kernel`.*Block.*\\(2, 2\\)"),
-    ("net.drift(K)", TypeError, "`kernel`.*Block"),
+    ("net.drift(K, net.flow_layer())", TypeError, "`kernel`.*Block"),
     ("ko.WickTower(2.5)", TypeError, "`order`.*2.5"),
     ("ko.WickTower('16')", TypeError, "`order`"),
     ("ko.WickTower(True)", TypeError, "`order`"),

@@ -127,6 +127,18 @@ def test_layers_per_block_and_a_scale_for_each_block(x):
     assert relative_error(theirs["ntk"], tangent_kernel(net, x)) < 1e-12
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_variances_and_skip_of_each_layer(architecture, x):
+    options = dict(weight_variance=jnp.array([0.8, 1.9]), bias_variance=jnp.array([0.3, 0.0]))
+    if architecture is ko.ResNet:
+        options |= dict(skip_scale=jnp.array([0.6, 1.0]), layers_per_block=2)
+    net = network(architecture, ko.Erf(), 2, **options)
+    theirs = baselines.neural_tangents_kernels(net, x)["nngp"]
+    assert relative_error(mean_kernel(net, x), theirs) < 1e-13
+    traced = jax.jit(lambda net: baselines.neural_tangents_kernels(net, x)["nngp"])(net)
+    assert relative_error(traced, theirs) < 1e-13
+
+
 def test_two_sets_of_inputs(x, getkey):
     y = jr.normal(getkey(), (3, 5))
     net = network(ko.ResNet, ko.Erf(), 2)
@@ -272,7 +284,7 @@ def test_refusals(x):
         last_width: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(1.0))
         layers_per_block: int = 1
 
-        def drift(self, kernel):
+        def drift(self, kernel, layer):
             return kernel
 
         def layers(self):

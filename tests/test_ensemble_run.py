@@ -20,7 +20,7 @@ import kernelode as ko
 from kernelode import _probe, ensemble as en
 from kernelode.ensemble import _sample
 
-from .helpers import OwnNetwork, kill_after, pair_kernel, resnet, start_python
+from .helpers import OwnLayered, kill_after, pair_kernel, resnet, start_python
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAIR = pair_kernel(1.0, 0.8, 0.3)
@@ -405,15 +405,15 @@ def test_another_architecture_of_the_same_name_is_refused(tmp_path):
     """Scales that a user's `layers` makes are in no field."""
     path = tmp_path / "run.npz"
     sample = lambda network: en.sample(network, PAIR, samples=400, checkpoint=path, **OPTIONS)
-    sample(OwnNetwork(ko.Tanh(), depth=2, branches=1.0))
+    sample(OwnLayered(ko.Tanh(), depth=2))
 
-    class Edited(OwnNetwork):
+    class Edited(OwnLayered):
         def layers(self):
             return eqx.tree_at(lambda x: x.scale, super().layers(), replace_fn=lambda x: 0.5 * x)
 
-    Edited.__name__ = "OwnNetwork"
+    Edited.__name__ = "OwnLayered"
     with pytest.raises(ValueError, match="differs in: the mean kernel"):
-        sample(Edited(ko.Tanh(), depth=2, branches=1.0))
+        sample(Edited(ko.Tanh(), depth=2))
 
 
 def damage(path: pathlib.Path, **changes: Any) -> None:

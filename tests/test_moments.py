@@ -18,14 +18,14 @@ from kernelode._closure.chaos_basis import degrees
 from kernelode._closure.chaos_couplings import couplings, pair_chaos
 from kernelode._closure.elements import PAIR, all_elements, wishart
 from kernelode._closure.four_point import _frames
-from kernelode._closure.g_only import KernelMoments
+from kernelode._closure.layouts import AllElements
 from kernelode._closure.tower import source_of_memory, tower_sources
 from kernelode._closure.wick_tower import WickTowerPairs
 from kernelode._expectation.chaos import input_chaos
 from kernelode._expectation.products import PairProducts
 from kernelode._kernel import as_block
 
-from .helpers import ACTIVATIONS, DATA, OwnNetwork, central_difference, relative_error, resnet
+from .helpers import ACTIVATIONS, DATA, OwnField, central_difference, relative_error, resnet
 from .tower_reference import Network, pair_tower
 
 REFERENCE = {
@@ -174,7 +174,7 @@ def test_four_point_reference():
     tower = ko.propagate(net, K4, closure=closure)
     # The stored values have the noise of the kept degrees alone. What the rest of it makes of C and K1
     # follows from the derivatives of the drift, and is taken off.
-    layer = 0.15**2
+    layer, layout = 0.15**2, AllElements(4)
 
     @jax.jit
     def follow(state, more, shift):
@@ -184,7 +184,8 @@ def test_four_point_reference():
         norms = norms[:, None, None] ** np.arange(case["P"] + 1.0)[None, None]
         own = here.driven[np.arange(10), np.arange(10)] / jnp.where(norms > 0, norms, 1)
         beyond = here.sources.noise - jnp.einsum("ypk,yxpk->xy", own, here.driven)
-        source = ko.GOnly()._drift(net.drift, KernelMoments(as_block(state.kernel), more, shift))[2]
+        at = layout.linearise(lambda k: net.drift(k, net.flow_layer()), as_block(state.kernel))
+        source = layout.curve(at, more) / 2
         jacobian = jnp.eye(10) + layer * here.chi
         more = jacobian @ more @ jacobian.T + layer**2 * beyond
         return beyond, more, jacobian @ shift + layer * source
@@ -779,25 +780,18 @@ def test_refusals():
 
 def test_only_layers_have_moments():
     kernel = jnp.array([[1.0]])
-    base = ko.ResNet(ko.ReLU(), 2, residual_scale=0.3)
-    plain, doubled = (OwnNetwork(activation=ko.ReLU(), depth=2, branches=x) for x in (1.0, 2.0))
-    closure = ko.WickTower(4)
-    found = ko.propagate(plain, kernel, closure=closure).kernel_covariance
-    assert jnp.array_equal(found, ko.propagate(base, kernel, closure=closure).kernel_covariance)
-    sampled = ko.ensemble.sample(plain, kernel, width=8, samples=100, key=jax.random.key(0))
-    for name in sampled.estimates.names:
-        assert np.isfinite(getattr(sampled.estimates, name).value).all()
+    own = OwnField(ko.ReLU(), 2)
     for closure in (ko.WickTower(4), ko.GOnly()):
-        with pytest.raises(ValueError, match="`drift` of OwnNetwork is another function"):
-            ko.propagate(doubled, kernel, closure=closure)
-    with pytest.raises(ValueError, match="Simulations are known for blocks of layers"):
-        ko.ensemble.sample(doubled, kernel, width=8, samples=100, key=jax.random.key(0))
+        with pytest.raises(TypeError, match="OwnField has a `drift` of its own"):
+            ko.propagate(own, kernel, closure=closure)
+    with pytest.raises(TypeError, match="Simulations are known for networks of layers"):
+        ko.ensemble.sample(own, kernel, width=8, samples=100, key=jax.random.key(0))
     # Also where every number is traced.
     traced = jax.jit(lambda net: ko.propagate(net, kernel, closure=ko.GOnly()).kernel_covariance)
-    with pytest.raises(ValueError, match="is another function"):
-        traced(doubled)
+    with pytest.raises(TypeError, match="has a `drift` of its own"):
+        traced(own)
     # The mean kernel is that of any drift.
-    assert jnp.all(jnp.isfinite(ko.propagate(doubled, kernel).mean_kernel))
+    assert jnp.all(jnp.isfinite(ko.propagate(own, kernel).mean_kernel))
 
 
 @pytest.mark.parametrize("activation", [pytest.param(ko.Tanh(), marks=pytest.mark.slow), ko.ReLU()])

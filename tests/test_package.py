@@ -19,6 +19,7 @@ PACKAGE = ROOT / "kernelode"
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
+    ("_show", "_version"),
     ("_files", "_fingerprint"),
     ("_activation", "_kernel", "_start", "_triangle"),
     ("_expectation",),
@@ -101,7 +102,8 @@ assert not loaded & set({OPTIONAL!r}), loaded & set({OPTIONAL!r})
 def public_names() -> list[str]:
     tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    return [alias.asname or alias.name for node in imports for alias in node.names]
+    names = [alias.asname or alias.name for node in imports for alias in node.names]
+    return [name for name in names if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", public_names())
@@ -193,6 +195,7 @@ def test_versions_agree():
     assert re.findall(r"^version: (.+)$", citation, re.M) == [version]
     assert re.findall(r"^cff-version: (.+)$", citation, re.M) == ["1.2.0"]
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert ko.__version__ == version
     released = re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.M)
     if released and released[0] == version:
         return

@@ -28,7 +28,7 @@ def test_resnet_reference(case):
     )
     kernels = ko.propagate(net, jnp.array([[given["K0"]]])).mean_kernel[:, 0, 0]
     assert relative_error(kernels, expected["K"]) < 1e-13
-    drift = net.drift(ko.Variances(kernels[:-1])).values
+    drift = net.drift(ko.Variances(kernels[:-1]), net.flow_layer()).values
     assert relative_error(drift, expected["C"]) < 1e-13
     out = net.read_out(ko.Variances(kernels[-1])).values
     assert relative_error(out, expected["K_out_no_bias"]) < 1e-13
@@ -339,7 +339,7 @@ def test_bad_layers(layers):
         ((ko.Erf(), 2), {"residual_scale": [0.1, 0.2, 0.3]}, ValueError, "residual_scale"),
         ((ko.Erf(), 2), {"residual_scale": -0.1}, ValueError, "residual_scale"),
         ((ko.Erf(), 2), {"residual_scale": "large"}, TypeError, "residual_scale"),
-        ((ko.Erf(), 2), {"weight_variance": [1.0, 2.0]}, ValueError, "weight_variance"),
+        ((ko.Erf(), 2), {"weight_variance": [1.0, 2.0, 3.0]}, ValueError, "weight_variance"),
         ((ko.Erf(), 2), {"weight_variance": 1j}, TypeError, "weight_variance"),
         ((ko.Erf(), 2), {"layers_per_block": 0}, ValueError, "layers_per_block"),
     ],

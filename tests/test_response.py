@@ -178,11 +178,11 @@ def test_autonomous_flow(activation):
     # chi(t) = Q(K(t))/Q(K(0)) on the diagonal; chi Q(k(0)) = Q(k(t)) for the whole pair.
     net = resnet(activation, 1)
     solution, found = ko.response_flow(net, K3[:2, :2], [0.5, 2.0])
-    q = lambda k: net.drift(ko.Variances(k)).values
+    q = lambda k: net.drift(ko.Variances(k), net.flow_layer()).values
     diagonal = jnp.diagonal(solution.mean_kernel, axis1=1, axis2=2)
     start = jnp.diagonal(K3[:2, :2])
     assert relative_error(found.chi.diagonal, q(diagonal) / q(start)[None]) < 1e-8
-    drift = lambda k: pair_vector(net.drift(ko.Block(k[0:1], k[1:2], k[2:3][None])))
+    drift = lambda k: pair_vector(net.drift(ko.Block(k[0:1], k[1:2], k[2:3][None]), net.flow_layer()))
     k0 = jnp.array([K3[0, 0], K3[1, 1], K3[0, 1]])
     last = solution.mean_kernel[-1]
     kt = jnp.array([last[0, 0], last[1, 1], last[0, 1]])
@@ -200,7 +200,7 @@ def test_deep_networks_approach_the_autonomous_law():
         net = resnet(ko.Erf(), depth, rho=jnp.sqrt(1 / depth))
         chi = ko.layer_response(net, K3).chi.diagonal[-1]
         last = jnp.diagonal(ko.propagate(net, K3).mean_kernel[-1])
-        q = lambda k, net=net: net.drift(ko.Variances(k)).values
+        q = lambda k, net=net: net.drift(ko.Variances(k), net.flow_layer()).values
         gaps.append(chi / (q(last) / q(jnp.diagonal(K3))) - 1)
     assert jnp.all(gaps[0] > 0)  # Q is concave
     assert jnp.allclose(gaps[0] / gaps[1], 2, rtol=0.02)

@@ -11,7 +11,7 @@ import kernelode as ko
 from .helpers import (
     ACTIVATIONS,
     RESPONSE_REFERENCE,
-    OwnNetwork,
+    OwnLayered,
     case_id,
     central_difference,
     pair_kernel,
@@ -262,7 +262,7 @@ def test_slope_at_zero_scale():
     )
     rise = lambda e: (height(e) - height(0.0)) / e
     measured = 2 * rise(1e-5) - rise(2e-5)
-    drift = lambda k: net.drift(ko.Variances(k)).values
+    drift = lambda k: net.drift(ko.Variances(k), net.flow_layer()).values
     slope = jax.grad(lambda k: net.read_out(ko.Variances(k)).values)
     expected = depth * (jax.grad(drift)(q) + drift(q) * jax.grad(slope)(q) / slope(q))
     assert relative_error(measured, expected) < 1e-5
@@ -282,14 +282,7 @@ def test_profiles_keep_their_shape():
 def test_a_profile_of_a_users_network():
     """Scales differ between layers although `residual_scale` is one number."""
     weight, bias = jnp.asarray(1.25), jnp.asarray(0.05)
-    own = OwnNetwork(
-        activation=ko.Erf(),
-        depth=4,
-        branches=1.0,
-        decay=0.5,
-        weight_variance=weight,
-        bias_variance=bias,
-    )
+    own = OwnLayered(ko.Erf(), 4, decay=0.5, weight_variance=weight, bias_variance=bias)
     profile = jnp.arange(1.0, 5.0) ** -0.5
     expected = diagonal(resnet(ko.Erf(), 4, rho=profile), 0.05).value[0]
     assert relative_error(diagonal(own, 0.05).value[0], expected) < 1e-12

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import pytest
 
 import kernelode as ko
-from kernelode._architecture.base import Layer
 
 from .helpers import central_difference, relative_error, resnet
 
@@ -145,8 +144,8 @@ def test_rate_is_the_derivative_of_push(closure, activation):
 
     @eqx.filter_jit
     def both(e):
-        layer = Layer(scale=jnp.sqrt(e), skip=jnp.ones(()), width=jnp.ones(()))
-        return closure.push(net, state, layer), closure.rate(net, state)
+        layer = eqx.tree_at(lambda x: x.scale, net.flow_layer(), jnp.sqrt(e))
+        return closure.push(net, state, layer), closure.rate(net, state, net.flow_layer())
 
     low, high = both(jnp.asarray(1e-4))[0], both(jnp.asarray(2e-4))[0]
     # (4 f(h) - f(2h) - 3 f(0)) / 2h, exact for the quadratic polynomials that most of them are.

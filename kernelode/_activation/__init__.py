@@ -1,9 +1,12 @@
 from .base import (
     AbstractActivation as AbstractActivation,
+    AbstractAutonomousActivation as AbstractAutonomousActivation,
     AbstractClosedFormActivation as AbstractClosedFormActivation,
     AbstractHomogeneousActivation as AbstractHomogeneousActivation,
     AbstractKinkedActivation as AbstractKinkedActivation,
+    AbstractOddActivation as AbstractOddActivation,
     AbstractSmoothActivation as AbstractSmoothActivation,
+    AbstractStraightActivation as AbstractStraightActivation,
 )
 from .elementwise import Elementwise as Elementwise
 from .erf import Erf as Erf

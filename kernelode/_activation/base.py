@@ -3,16 +3,16 @@
 import abc
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import RealLike
+from .._show import Shown
 
 
-class AbstractActivation(eqx.Module):
+class AbstractActivation(Shown):
     """A pointwise nonlinearity sigma, called as `activation(x)` on an array of any shape.
 
     How its Gaussian moments are integrated follows from which of the abstract classes below it

@@ -7,18 +7,12 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractActivation
 from .._checks import positive_integer
 from .._custom_types import RealLike
-from .base import (
-    AbstractArchitecture,
-    Kernel,
-    Layer,
-    affine_moment,
-    checked_activation,
-    checked_variance,
-    per_layer,
-)
+from .base import checked_activation, checked_variance, per_layer
+from .layer import Affine, Layer
+from .layered import AbstractLayered
 
 
-class MLP(AbstractArchitecture):
+class MLP(AbstractLayered):
     """A feed-forward network with `depth` hidden layers after the read-in,
 
         h^0 = W_in x + b_in,   h^l = W^l sigma(h^{l-1}) + b^l,   y = W_out sigma(h^L) + b_out.
@@ -28,8 +22,8 @@ class MLP(AbstractArchitecture):
 
     activation: AbstractActivation
     depth: int = eqx.field(static=True)
-    weight_variance: Float[Array, ""]
-    bias_variance: Float[Array, ""]
+    weight_variance: Float[Array, ""] | Float[Array, " depth"]
+    bias_variance: Float[Array, ""] | Float[Array, " depth"]
     input_weight_variance: Float[Array, ""]
     input_bias_variance: Float[Array, ""]
     output_weight_variance: Float[Array, ""]
@@ -51,20 +45,18 @@ class MLP(AbstractArchitecture):
     ):
         self.activation = checked_activation(activation)
         self.depth = positive_integer("depth", depth)
-        self.weight_variance = checked_variance("weight_variance", weight_variance)
-        self.bias_variance = checked_variance("bias_variance", bias_variance)
+        self.weight_variance = per_layer("weight_variance", weight_variance, self.depth)
+        self.bias_variance = per_layer("bias_variance", bias_variance, self.depth)
         self.input_weight_variance = checked_variance("input_weight_variance", input_weight_variance)
         self.input_bias_variance = checked_variance("input_bias_variance", input_bias_variance)
         self.output_weight_variance = checked_variance("output_weight_variance", output_weight_variance)
         self.output_bias_variance = checked_variance("output_bias_variance", output_bias_variance)
         self.relative_width = per_layer("relative_width", relative_width, self.depth + 1, positive=True)
 
-    def drift(self, kernel: Kernel) -> Kernel:
-        return affine_moment(self.activation, self.weight_variance, self.bias_variance, kernel)
-
     def layers(self) -> Layer:
         widths = jnp.broadcast_to(self.relative_width, (self.depth + 1,))[:-1]
-        return Layer(scale=jnp.ones_like(widths), skip=jnp.zeros_like(widths), width=widths)
+        affine = Affine.stacked(self.depth, self.weight_variance, self.bias_variance)
+        return Layer(jnp.ones_like(widths), jnp.zeros_like(widths), widths, affine)
 
     @property
     def layers_per_block(self) -> int:
@@ -79,7 +71,8 @@ MLP.__init__.__doc__ = """**Arguments**
 
 - `activation`: sigma; an instance, such as `Tanh()`.
 - `depth`: L, the number of hidden layers after the read-in. Static; everything below is traced.
-- `weight_variance`, `bias_variance`: C_W = (fan-in) Var(W) and C_b of the hidden layers.
+- `weight_variance`, `bias_variance`: C_W = (fan-in) Var(W) and C_b of the hidden layers, for all or
+    one a layer, shape (depth,).
 - `input_weight_variance`, `input_bias_variance`: the same of the read-in, used by `read_in`.
 - `output_weight_variance`, `output_bias_variance`: the same of the read-out.
 - `relative_width`: n_l / n of h^0, ..., h^L, shape (depth + 1,), or one for all. The mean kernel does

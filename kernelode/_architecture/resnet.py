@@ -2,23 +2,17 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractActivation
 from .._checks import positive_integer
 from .._custom_types import RealLike
-from .base import (
-    AbstractResidualNetwork,
-    Kernel,
-    Layer,
-    affine_moment,
-    checked_activation,
-    checked_variance,
-    per_layer,
-)
+from .base import AbstractResidualNetwork, checked_activation, checked_variance, per_layer
+from .layer import Affine, Layer
+from .layered import AbstractLayered
 
 
-class ResNet(AbstractResidualNetwork):
+class ResNet(AbstractLayered, AbstractResidualNetwork):
     """A pre-activation residual network of `depth` blocks,
 
         h^0 = W_in x + b_in,   h^l = alpha_l h^{l-1} + rho_l f(h^{l-1}),   y = W_out sigma(h^L) + b_out,
@@ -31,8 +25,8 @@ class ResNet(AbstractResidualNetwork):
     activation: AbstractActivation
     depth: int = eqx.field(static=True)
     residual_scale: Float[Array, ""] | Float[Array, " depth"]
-    weight_variance: Float[Array, ""]
-    bias_variance: Float[Array, ""]
+    weight_variance: Float[Array, ""] | Float[Array, " depth"]
+    bias_variance: Float[Array, ""] | Float[Array, " depth"]
     input_weight_variance: Float[Array, ""]
     input_bias_variance: Float[Array, ""]
     output_weight_variance: Float[Array, ""]
@@ -57,30 +51,37 @@ class ResNet(AbstractResidualNetwork):
     ):
         self.activation = checked_activation(activation)
         self.depth = positive_integer("depth", depth)
-        self.residual_scale = per_layer("residual_scale", residual_scale, self.depth, non_negative=True)
-        self.skip_scale = per_layer("skip_scale", skip_scale, self.depth, non_negative=True)
-        self.weight_variance = checked_variance("weight_variance", weight_variance)
-        self.bias_variance = checked_variance("bias_variance", bias_variance)
+        self.residual_scale = per_layer("residual_scale", residual_scale, self.depth)
+        self.skip_scale = per_layer("skip_scale", skip_scale, self.depth)
+        self.weight_variance = per_layer("weight_variance", weight_variance, self.depth)
+        self.bias_variance = per_layer("bias_variance", bias_variance, self.depth)
         self.input_weight_variance = checked_variance("input_weight_variance", input_weight_variance)
         self.input_bias_variance = checked_variance("input_bias_variance", input_bias_variance)
         self.output_weight_variance = checked_variance("output_weight_variance", output_weight_variance)
         self.output_bias_variance = checked_variance("output_bias_variance", output_bias_variance)
         self.layers_per_block = positive_integer("layers_per_block", layers_per_block)
 
-    def drift(self, kernel: Kernel) -> Kernel:
-        for _ in range(self.layers_per_block):
-            kernel = affine_moment(self.activation, self.weight_variance, self.bias_variance, kernel)
-        return kernel
-
     def layers(self) -> Layer:
         scale = jnp.broadcast_to(self.residual_scale, (self.depth,))
         skip = jnp.broadcast_to(self.skip_scale, (self.depth,)).astype(scale.dtype)
-        return Layer(scale=scale, skip=skip, width=jnp.ones_like(scale))
+        affine = Affine.stacked(self.depth, self.weight_variance, self.bias_variance)
+        return Layer(scale=scale, skip=skip, width=jnp.ones_like(scale), affine=affine)
 
     def scale_profile(self) -> Float[Array, " depth"]:
         # Known without its value where there is one scale: a constant, which costs nothing in a loop.
         ones = jnp.ones(self.depth, self.residual_scale.dtype)
         return super().scale_profile() if self.residual_scale.ndim else ones
+
+    def flow_layer(self) -> Layer:
+        if self.equal_blocks() is not True:
+            return super().flow_layer()
+        one = jnp.ones((), self.residual_scale.dtype)
+        return Layer(one, one, one, Affine(self.weight_variance, self.bias_variance))
+
+    def equal_blocks(self) -> bool | Bool[Array, ""]:
+        # Known without their values where there is one of each.
+        alike = self.weight_variance.ndim == self.bias_variance.ndim == 0
+        return True if alike else super().equal_blocks()
 
     @property
     def last_width(self) -> Float[Array, ""]:
@@ -92,7 +93,8 @@ ResNet.__init__.__doc__ = """**Arguments**
 - `activation`: sigma; an instance, such as `Tanh()`.
 - `depth`: L, the number of residual blocks. Static; everything below is traced but the last.
 - `residual_scale`: rho, for all blocks, or rho_l, one a block.
-- `weight_variance`, `bias_variance`: C_W = (fan-in) Var(W) and C_b of the layers in a block.
+- `weight_variance`, `bias_variance`: C_W = (fan-in) Var(W) and C_b of the layers in a block, for all
+    blocks or one a block.
 - `input_weight_variance`, `input_bias_variance`: the same of the read-in, used by `read_in`.
 - `output_weight_variance`, `output_bias_variance`: the same of the read-out.
 - `layers_per_block`: k, static.

@@ -2,6 +2,7 @@ from .base import (
     AbstractClosure as AbstractClosure,
     AbstractMomentClosure as AbstractMomentClosure,
     AbstractPairable as AbstractPairable,
+    AbstractPairClosure as AbstractPairClosure,
     WidthMoments as WidthMoments,
 )
 from .default import SINGLE_INPUT as SINGLE_INPUT, default_closure as default_closure

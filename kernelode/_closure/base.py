@@ -3,18 +3,16 @@
 import abc
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._architecture import check_layered
-from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer, checked_layered
 from .._checks import instance
 from .._expectation import kernel_error
+from .._show import Shown
 from .._start import AbstractStart, FixedGram
 
 
-class AbstractClosure(eqx.Module):
+class AbstractClosure(Shown):
     """A closed set of moments, transported layer by layer or along a flow.
 
     For residual networks the two are tied by rate = d/d(rho^2) push at rho = 0.
@@ -36,8 +34,9 @@ class AbstractClosure(eqx.Module):
         """The state that an input kernel starts with."""
 
     @abc.abstractmethod
-    def rate(self, network: AbstractArchitecture, state: Any) -> Any:
-        """d state / dt along the flow of a residual network, t = sum of rho_l^2."""
+    def rate(self, network: AbstractArchitecture, state: Any, layer: Layer) -> Any:
+        """d state / dt along the flow of a residual network, t = sum of rho_l^2, at a layer of it;
+        `layer` is `network.flow_layer()`, all of whose blocks are equal."""
 
     @abc.abstractmethod
     def push(self, network: AbstractArchitecture, state: Any, layer: Layer) -> Any:
@@ -87,31 +86,30 @@ class AbstractMomentClosure(AbstractClosure):
         """The moments of the read-out's kernel, C_out,W G_sigma + C_out,b."""
 
 
+class AbstractPairClosure(AbstractMomentClosure):
+    """A closure on the elements (aa, ab, bb) of every pair of inputs, at a cost of order n^2: its
+    `kernel_covariance` has shape (n, n, 3, 3)."""
+
+
 class AbstractPairable(AbstractMomentClosure):
     """A closure on all elements of the kernel, that closes on every pair of inputs too."""
 
     @abc.abstractmethod
-    def pairs(self) -> AbstractMomentClosure:
-        """The same closure on all pairs of inputs, at a cost of order n^2."""
+    def pairs(self) -> AbstractPairClosure:
+        """The same closure on all pairs of inputs."""
 
 
 def check_supported(network: AbstractArchitecture, start: AbstractStart) -> None:
     """Refuse blocks whose inner layers fluctuate on their own, and a start that has no meaning."""
     instance("start", start, AbstractStart, "`GaussianRows()`, `FixedGram()` or `RandomCovariance(...)`")
-    if network.layers_per_block != 1:
+    layers_per_block = checked_layered(network, "Moments of order 1/n").layers_per_block
+    if layers_per_block != 1:
         raise ValueError(
             "Moments of order 1/n are known for one layer a block; the network has "
-            f"`layers_per_block={network.layers_per_block}`."
+            f"`layers_per_block={layers_per_block}`."
         )
-    check_layered(network, "Moments of order 1/n")
     if isinstance(start, FixedGram) and not isinstance(network, AbstractResidualNetwork):
         raise ValueError(
             "`FixedGram()` is a start of residual networks: a feed-forward one forgets h^0. Its kernel "
             "is deterministic at the start as it is."
         )
-
-
-def read_out_layer(network: AbstractArchitecture) -> Layer:
-    """The read-out as a layer: nothing skips it."""
-    one = jnp.ones_like(network.last_width)
-    return Layer(scale=one, skip=jnp.zeros_like(one), width=network.last_width)

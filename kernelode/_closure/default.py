@@ -1,6 +1,6 @@
 """The closure of a finite-width function that is given none: the best answer known for its network."""
 
-from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .base import AbstractPairable
 from .four_point import WickTower
 from .g_only import GOnly

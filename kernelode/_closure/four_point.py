@@ -15,19 +15,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
-from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import integer
 from .._expectation.chaos import input_chaos
 from .._expectation.products import SingleProducts, input_products, pair_products
 from .._expectation.quadruples import quadruple_moments, quadruples
 from .._start import AbstractStart, GaussianRows, upstream_moments
-from .base import (
-    AbstractMomentClosure,
-    AbstractPairable,
-    WidthMoments,
-    check_supported,
-    read_out_layer,
-)
+from .base import AbstractPairable, AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import (
     Degrees,
     Frame,
@@ -44,7 +38,7 @@ from .chaos_basis import (
 )
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
-from .g_only import four_point_moments
+from .layouts import four_point_moments
 from .order import chosen_order
 from .single_tower import SingleTower, single_moments, single_push, single_rate
 from .tower import (
@@ -126,7 +120,7 @@ class WickTower(AbstractPairable):
                 f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {self.terms}."
             )
 
-    def pairs(self) -> AbstractMomentClosure:
+    def pairs(self) -> AbstractPairClosure:
         return WickTowerPairs(self.order, self.terms, self.start, self.single_order, self.tolerance)
 
     def prepare(
@@ -162,9 +156,9 @@ class WickTower(AbstractPairable):
             begin_singles(self.start, self._single_degrees(network), kernel),
         )
 
-    def rate(self, network: AbstractArchitecture, state: FourPointTower) -> FourPointTower:
+    def rate(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
         step, floor = degree_step(network.activation), self._degrees(network).floor
-        variances = network.weight_variance, network.bias_variance
+        variances = layer.affine.weight_variance, layer.affine.bias_variance
         whole = self._couple(network, state, *variances)
         drift = _matrix(whole.q)
         first, second = all_elements(drift.shape[0])
@@ -183,7 +177,7 @@ class WickTower(AbstractPairable):
         return FourPointTower(drift, moved + turn, covariance, correction, lacking, singles)
 
     def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
-        return self._layer(network, state, layer, network.weight_variance, network.bias_variance)
+        return self._layer(network, state, layer)
 
     def mean_kernel(self, state: FourPointTower) -> Float[Array, "n n"]:
         return state.kernel
@@ -201,8 +195,7 @@ class WickTower(AbstractPairable):
         return self._expand(network, state, covariance, stream)
 
     def read_out(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
-        variances = network.output_weight_variance, network.output_bias_variance
-        out = self._layer(network, state, read_out_layer(network), *variances)
+        out = self._layer(network, state, network.read_out_layer())
         return self._expand(network, out, out.covariance, stream=False)
 
     def quadrature_error(self, network: AbstractArchitecture, state: FourPointTower) -> Float[Array, ""]:
@@ -312,8 +305,9 @@ class WickTower(AbstractPairable):
             single=single,
         )
 
-    def _layer(self, network, state: FourPointTower, layer: Layer, weight_variance, bias_variance):
+    def _layer(self, network, state: FourPointTower, layer: Layer):
         step = degree_step(network.activation)
+        weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
         here = self._couple(network, state, weight_variance, bias_variance)
         forth, back = layer.skip**2, layer.scale**2
         kernel = forth * state.kernel + back * _matrix(here.q)

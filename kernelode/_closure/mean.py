@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from .._architecture.base import AbstractArchitecture, Layer
+from .._architecture import AbstractArchitecture, Layer
 from .._triangle import Triangle, as_triangle, triangle_matrix
 from .base import AbstractClosure
 
@@ -14,8 +14,8 @@ class MeanOnly(AbstractClosure):
         del network
         return as_triangle(kernel)
 
-    def rate(self, network: AbstractArchitecture, state: Triangle) -> Triangle:
-        return network.drift(state)
+    def rate(self, network: AbstractArchitecture, state: Triangle, layer: Layer) -> Triangle:
+        return network.drift(state, layer)
 
     def push(self, network: AbstractArchitecture, state: Triangle, layer: Layer) -> Triangle:
         return network.layer(state, layer)

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture.base import AbstractArchitecture, Layer
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import is_concrete
 from .._kernel import cast
-from .base import read_out_layer
 from .chaos_basis import Degrees, square_norms
 from .chaos_couplings import SOURCES, Couplings
 from .tower import Tower, tower_push
@@ -72,18 +71,16 @@ def _extreme_pairs(kernel: np.ndarray) -> np.ndarray:
 def _worst_errors(closure, network, kernels, end, alone: bool) -> Float[Array, " orders"]:
     """Of every order: the largest bound among pairs, of V4[X, X] relative to itself and of K1 to the
     kernel's scale, at the end and in the read-out there."""
-    layers = network.layers() if end is None else _flow_layers(end)
-    variances = network.weight_variance, network.bias_variance
+    layers = network.layers() if end is None else _flow_layers(network, end)
 
     def one_pair(kernel):
         first = closure.init(network, kernel)
         lowest = nothing_neglected(3, kernel.dtype)
         bounds = [jax.tree.map(lambda x: x[None], lowest) for _ in ORDERS]
         state = eqx.tree_at(lambda s: s.towers, first, (first.towers, bounds))
-        step = lambda state, layer: (closure.layer(network, state, layer, *variances, _advance), None)
+        step = lambda state, layer: (closure.layer(network, state, layer, _advance), None)
         last = jax.lax.scan(step, state, layers)[0]
-        output = network.output_weight_variance, network.output_bias_variance
-        out = closure.layer(network, last, read_out_layer(network), *output, _advance)
+        out = closure.layer(network, last, network.read_out_layer(), _advance)
         errors = []
         for at, found in ((last, closure.moments), (out, closure.conditional_moments)):
             tower, bounds = at.towers
@@ -94,9 +91,9 @@ def _worst_errors(closure, network, kernels, end, alone: bool) -> Float[Array, "
     return jnp.max(jax.lax.map(one_pair, kernels), axis=0)
 
 
-def _flow_layers(end) -> Layer:
-    one = jnp.ones((_FLOW_LAYERS,), end.dtype)
-    return Layer(scale=one * jnp.sqrt(end / _FLOW_LAYERS), skip=one, width=one)
+def _flow_layers(network: AbstractResidualNetwork, end) -> Layer:
+    layer = eqx.tree_at(lambda x: x.scale, network.flow_layer(), jnp.sqrt(end / _FLOW_LAYERS))
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (_FLOW_LAYERS, *x.shape)), layer)
 
 
 def _relative(moments, bounds: Neglected, flow: bool, alone: bool) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture.base import Layer
+from .._architecture.layer import Layer
 from .._expectation.chaos import cumulative_powers
 from .._expectation.products import SingleProducts
 from .._start import AbstractStart

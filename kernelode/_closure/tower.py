@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture.base import Layer
+from .._architecture.layer import Layer
 from .._start import AbstractStart
 from .chaos_basis import Degrees, change_basis, frame, frame_rate, second_power, turning
 from .chaos_couplings import SOURCES, Couplings
 from .elements import PAIR, wishart
+from .expansion import transport
 from .truncation import Neglected, neglected_push, neglected_rate, nothing_neglected
 
 
@@ -125,14 +126,12 @@ def kernel_rate(chi, sources: Sources, covariance, correction) -> tuple[Array, A
 
 def kernel_push(chi, sources: Sources, covariance, correction, layer: Layer) -> tuple[Array, Array]:
     """C and K1 after one layer, on any set of elements."""
-    forth, back = layer.skip**2, layer.scale**2
-    m = sources.driven + chi @ covariance
-    both = sources.driven @ chi.T
-    noise = sources.noise / layer.width + both + both.T + chi @ covariance @ chi.T
-    return (
-        forth**2 * covariance + forth * back * (m + m.T) + back**2 * noise,
-        forth * correction + back * (chi @ correction + sources.shift),
-    )
+    back = layer.scale**2
+    jacobian = layer.skip**2 * jnp.eye(chi.shape[0], dtype=chi.dtype) + back * chi
+    # Beyond J C J^T and J k: the layer's own fluctuation xi, which is correlated with D.
+    both = back * sources.driven @ jacobian.T
+    noise = back**2 * sources.noise / layer.width + both + both.T
+    return transport(jacobian, covariance, correction, noise, back * sources.shift)
 
 
 def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float[Array, "3 3"]:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture.base import Layer
+from .._architecture.layer import Layer
 
 #: corr'^2 at which inputs count as parallel in `_expectation/chaos.py`.
 _SUPPLIED = 1e-12

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation
-from .._architecture.base import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._chunks import map_in_chunks
 from .._expectation.chaos import SAFETY, InputChaos, input_chaos
 from .._expectation.products import (
@@ -21,7 +21,7 @@ from .._expectation.products import (
     single_products,
 )
 from .._start import AbstractStart, upstream_moments
-from .base import AbstractMomentClosure, WidthMoments, check_supported, read_out_layer
+from .base import AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import Degrees, basis_floor, degrees, frame
 from .chaos_couplings import (
     Couplings,
@@ -73,7 +73,7 @@ def input_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(n, k=1)
 
 
-class WickTowerPairs(AbstractMomentClosure):
+class WickTowerPairs(AbstractPairClosure):
     """`WickTower` on all pairs of inputs; what `WickTower(...).pairs()` returns."""
 
     order: int | None = eqx.field(static=True)
@@ -105,23 +105,24 @@ class WickTowerPairs(AbstractMomentClosure):
         singles = begin_singles(self.start, self._single_degrees(network), kernel)
         return PairTowers(variances, covariances, towers, singles)
 
-    def rate(self, network: AbstractArchitecture, state: PairTowers) -> PairTowers:
+    def rate(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
         d, step = self._degrees(network), degree_step(network.activation)
-        variances = network.weight_variance, network.bias_variance
+        variances = layer.affine.weight_variance, layer.affine.bias_variance
 
-        def one_pair(pair: PairChaos, layer: Couplings, tower: Tower, entries):
+        def one_pair(pair: PairChaos, here: Couplings, tower: Tower, entries):
             del pair
-            return layer.q[1], tower_rate(layer, entries, tower, d, step)
+            return here.q[1], tower_rate(here, entries, tower, d, step)
 
         inputs, (moved, towers) = self._map(network, state, *variances, one_pair)
         own = self._single_degrees(network)
         one_input = lambda x, q, tower: single_rate(x, q, tower, *variances, own)
         singles = jax.vmap(one_input)(inputs.single, state.variances, state.singles)
-        drift = network.bias_variance + network.weight_variance * inputs.single.square[:, 0]
+        weight_variance, bias_variance = variances
+        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
         return PairTowers(drift, moved, towers, singles)
 
     def push(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
-        return self.layer(network, state, layer, network.weight_variance, network.bias_variance)
+        return self.layer(network, state, layer)
 
     def mean_kernel(self, state: PairTowers) -> Float[Array, "n n"]:
         n = state.variances.shape[0]
@@ -141,10 +142,7 @@ class WickTowerPairs(AbstractMomentClosure):
         return self._collect(self.mean_kernel(state), covariance, state.towers, own)
 
     def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
-        variances = network.output_weight_variance, network.output_bias_variance
-        return self.conditional_moments(
-            network, self.layer(network, state, read_out_layer(network), *variances)
-        )
+        return self.conditional_moments(network, self.layer(network, state, network.read_out_layer()))
 
     def conditional_moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
         """Those of the kernel given the weights before, without the noise of its own neurons."""
@@ -218,11 +216,9 @@ class WickTowerPairs(AbstractMomentClosure):
         network: AbstractArchitecture,
         state: PairTowers,
         layer: Layer,
-        weight_variance,
-        bias_variance,
         advance=tower_push,
     ) -> PairTowers:
-        """One layer of given variances; `advance` is what it does to a pair's tower."""
+        """One layer; `advance` is what it does to a pair's tower."""
         d, step = self._degrees(network), degree_step(network.activation)
         combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
 
@@ -232,6 +228,7 @@ class WickTowerPairs(AbstractMomentClosure):
             turned = layer.skip * there.b @ pair.frame.a
             return c, advance(here, tower, layer, turned, d, step)
 
+        weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
         variances = weight_variance, bias_variance
         inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
         own = self._single_degrees(network)

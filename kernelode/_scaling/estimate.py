@@ -2,13 +2,13 @@
 
 from typing import NamedTuple, TypeVar
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_real_array, checked_sign
 from .._custom_types import RealLike
+from .._show import Shown
 from .status import STATUS
 
 
@@ -24,7 +24,7 @@ class Summary(NamedTuple):
     count: int
 
 
-class ScaleEstimate(eqx.Module):
+class ScaleEstimate(Shown):
     """Optimal residual scales.
 
     - `value`: rho*; 0 where `decreasing`, infinity where `increasing`, 0 where `failed`.
@@ -47,7 +47,7 @@ class ScaleEstimate(eqx.Module):
         return summarise(self.value, self.interior)
 
 
-class TimeEstimate(eqx.Module):
+class TimeEstimate(Shown):
     """Optimal depths t* of the flow.
 
     - `time`: t*; 0 where `decreasing`, infinity where `increasing`.
@@ -81,7 +81,7 @@ class TimeEstimate(eqx.Module):
 Estimate = TypeVar("Estimate", ScaleEstimate, TimeEstimate)
 
 
-class OptimalScale(eqx.Module):
+class OptimalScale(Shown):
     """rho* for the diagonal elements (n,) and, if they were searched, for the pairs (n, n).
 
     `quadrature_error` is an estimate of the relative error of the Gaussian expectations, E[sigma^2] and
@@ -99,7 +99,7 @@ class OptimalScale(eqx.Module):
         return _searched(self.pairs)
 
 
-class OptimalTime(eqx.Module):
+class OptimalTime(Shown):
     """t* for the diagonal elements (n,) and, if they were searched, for the pairs (n, n)."""
 
     diagonal: TimeEstimate

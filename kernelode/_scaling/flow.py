@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from .._architecture import AbstractResidualNetwork
 from .._kernel import Variances, as_constant
 from .newton import implicit, maximise, slope_and_curvature
-from .objective import gain, slope, value_and_slope
+from .objective import flow_drift, gain, slope, value_and_slope
 
 _GRID = 40
 
@@ -41,8 +41,10 @@ def height_and_drift(network: AbstractResidualNetwork):
     """k -> (F, Q) of a variance, elementwise. They go together: a derivative of one is then one of the
     other, and expectations that both need are evaluated once."""
 
+    of_flow = flow_drift(network)
+
     def both(k):
-        drift, _ = gain(network.drift, Variances(k))
+        drift, _ = gain(of_flow, Variances(k))
         _, read_out_slope = gain(network.read_out, Variances(k))
         return jnp.log(jnp.abs(read_out_slope)) + jnp.log(jnp.abs(drift.values)), drift.values
 

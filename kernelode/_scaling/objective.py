@@ -9,12 +9,12 @@ layers; its logarithm is a sum, which does not overflow:
 
 from typing import TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
-from .._architecture.base import Layer
 from .._kernel import Block, Variances
 
 #: Kernels with entries that can be perturbed one by one.
@@ -41,6 +41,12 @@ def gain(function, kernel: Kernel) -> tuple[Kernel, Array]:
     return image, entries(tangent)
 
 
+def flow_drift(network: AbstractResidualNetwork):
+    """The drift of the network's flow."""
+    layer = network.flow_layer()
+    return lambda kernel: network.drift(kernel, layer)
+
+
 def log_read_out(network: AbstractResidualNetwork, kernel: Kernel) -> Array:
     """log |g_out|: log |chi_out| where there are no residual branches."""
     return jnp.log(jnp.abs(gain(network.read_out, kernel)[1]))
@@ -52,16 +58,15 @@ def log_response(
     """log |chi_out| of every perturbed entry at residual scales `scale` x profile, and its sign; for
     skip connections of one."""
 
-    def step(carry, weight):
+    def step(carry, layer):
         kernel, total, sign = carry
-        one = jnp.ones_like(weight)
-        layer = Layer(scale=scale * weight, skip=one, width=one)
         kernel, factor = gain(lambda k: network.layer(k, layer), kernel)
         return (kernel, total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)), None
 
     start = entries(kernel)
     carry = (kernel, jnp.zeros_like(start), jnp.ones_like(start))
-    (last, total, sign), _ = jax.lax.scan(step, carry, network.scale_profile())
+    layers = eqx.tree_at(lambda x: x.scale, network.layers(), scale * network.scale_profile())
+    (last, total, sign), _ = jax.lax.scan(step, carry, layers)
     _, factor = gain(network.read_out, last)
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 
@@ -79,7 +84,7 @@ def slope(function):
 def growth_time(network: AbstractResidualNetwork, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A depth t in which a variance of order one doubles: the natural unit of depth."""
     grown = 1 + q
-    return jax.lax.stop_gradient(grown / network.drift(Variances(grown)).values)
+    return jax.lax.stop_gradient(grown / flow_drift(network)(Variances(grown)).values)
 
 
 def scan_times(network: AbstractResidualNetwork, q: Float[Array, " n"]) -> Float[Array, " times"]:

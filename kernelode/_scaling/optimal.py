@@ -100,11 +100,12 @@ def _path_error(network, variances, diagonal: ScaleEstimate) -> Float[Array, ""]
     network, variances, diagonal = as_constant((network, variances, diagonal))
     scales = jnp.where(diagonal.interior, diagonal.value, 0)
 
-    def step(k, profile):
+    def step(k, inputs):
+        layer, profile = inputs
         error = expectation_error(network.activation, k, order=1)
-        return k + (scales * profile) ** 2 * network.drift(Variances(k)).values, error
+        return k + (scales * profile) ** 2 * network.drift(Variances(k), layer).values, error
 
-    last, errors = jax.lax.scan(step, variances, network.scale_profile())
+    last, errors = jax.lax.scan(step, variances, (network.layers(), network.scale_profile()))
     at_end = expectation_error(network.activation, last, order=1)
     return jnp.maximum(jnp.max(errors), at_end)
 
@@ -132,10 +133,10 @@ def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
         beside=(jnp.zeros_like(q), jnp.ones_like(q)),
         lower=lower,
         upper=upper,
-        skip=flow.decreasing | flow.increasing,
+        skip=(flow.decreasing | flow.increasing) & frozen.equal_blocks(),
     )
-    # Whether there is a maximum does not depend on the depth (docs/theory.md): where the flow has none,
-    # none is looked for, least of all at the huge kernels of an unbounded activation.
+    # Whether equal blocks have a maximum does not depend on the depth (docs/theory.md): where the flow
+    # has none, none is looked for, least of all at the huge kernels of an unbounded activation.
     at_end = jnp.where(search.above | flow.increasing, jnp.inf, -jnp.inf)
     return _finish(network, Variances(q), search, at_end)
 

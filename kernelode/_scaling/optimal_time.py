@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._architecture import AbstractArchitecture
+from .._architecture.base import equal_blocks
 from .._arguments import check_diffrax
 from .._checks import flag
 from .._chunks import map_in_chunks
@@ -33,7 +34,7 @@ from .._solve import default_controller
 from .estimate import OptimalTime, TimeEstimate, statuses
 from .flow import diagonal_flow_optimum
 from .newton import best_interval, maximise, verdict
-from .objective import entries, gain, log_read_out, scan_times
+from .objective import entries, flow_drift, gain, log_read_out, scan_times
 from .optimal import check_residual
 from .pairs import from_upper_triangle, pair_block, pair_entries
 
@@ -64,7 +65,7 @@ def optimal_flow_time(
 
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
-    network = check_residual(network)
+    network = equal_blocks(check_residual(network), "The optimal depth of a flow")
     check_diffrax(adjoint=adjoint)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     kernel, pairs = checked_kernel(kernel), flag("pairs", pairs)
@@ -113,7 +114,7 @@ class _Leading(NamedTuple):
 
 def _growth(network, kernel: Block) -> Array:
     """c = d log chi_ab;ab / dt."""
-    return gain(network.drift, kernel)[1].reshape(())
+    return gain(flow_drift(network), kernel)[1].reshape(())
 
 
 def _log_read_out(network, kernel: Block) -> Array:
@@ -126,14 +127,15 @@ def _derivative(function, at, along):
 
 
 def _leading_rate(y: _Leading, network) -> _Leading:
-    drift, growth = gain(network.drift, y.kernel)
+    drift, growth = gain(flow_drift(network), y.kernel)
     return _Leading(drift, growth.reshape(()))
 
 
 def _rate(y: _Flow, network) -> _Flow:
     # Both directional derivatives in one sweep: the expectations are evaluated once.
-    drift_and_growth = lambda kernel: gain(network.drift, kernel)
-    directions = (network.drift(y.kernel), y.kernel_correction)
+    of_flow = flow_drift(network)
+    drift_and_growth = lambda kernel: gain(of_flow, kernel)
+    directions = (of_flow(y.kernel), y.kernel_correction)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *directions)
     (drift, c), along = jax.vmap(
         lambda direction: _derivative(drift_and_growth, y.kernel, direction), out_axes=(None, 0)
@@ -151,7 +153,7 @@ def _rate(y: _Flow, network) -> _Flow:
 def _slope(network, kernel: Block) -> Array:
     """G = d log chi_out / dt."""
     read_out = lambda kernel: _log_read_out(network, kernel)
-    return _growth(network, kernel) + _derivative(read_out, kernel, network.drift(kernel))[1]
+    return _growth(network, kernel) + _derivative(read_out, kernel, flow_drift(network)(kernel))[1]
 
 
 def _psi(network, t, y: _Flow) -> Array:
@@ -195,7 +197,7 @@ def _pair_element(network, pair, times, adjoint) -> TimeEstimate:
         end = _integrate(_leading_rate, frozen, at_left, times[left], until, forward)
         kernel = jax.tree.map(lambda x: x[-1], end.kernel)
         slope = lambda kernel: _slope(frozen, kernel)
-        g, h = _derivative(slope, kernel, frozen.drift(kernel))
+        g, h = _derivative(slope, kernel, flow_drift(frozen)(kernel))
         return t * g, t * g + t**2 * h
 
     search = maximise(
@@ -216,7 +218,7 @@ def _finish(network, pair, search, interval, adjoint) -> TimeEstimate:
     path = _integrate(_rate, network, origin, zero, found[None], adjoint)
     end = jax.tree.map(lambda x: x[-1], path)
     slope = lambda kernel: _slope(network, kernel)
-    g, sharpness = _derivative(slope, end.kernel, network.drift(end.kernel))
+    g, sharpness = _derivative(slope, end.kernel, flow_drift(network)(end.kernel))
 
     # One Newton step from the optimum: nothing in value, the implicit first derivative.
     at_zero = _log_read_out(network, origin.kernel)
@@ -230,7 +232,7 @@ def _finish(network, pair, search, interval, adjoint) -> TimeEstimate:
     _, psi_slope = _derivative(
         lambda args: _psi(network, *args), (time, end), (jnp.ones_like(time), _rate(end, network))
     )
-    _, sharpness = _derivative(slope, end.kernel, network.drift(end.kernel))
+    _, sharpness = _derivative(slope, end.kernel, flow_drift(network)(end.kernel))
     correction = -psi_slope / jnp.where(interior, sharpness, 1)
     limit = jnp.where(increasing, jnp.inf, 0).astype(time.dtype)
     at_limit = jnp.where(increasing, jnp.inf, pair[2])

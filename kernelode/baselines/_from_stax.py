@@ -33,7 +33,8 @@ def from_stax(build: Callable[[Any], object], *, residual_scale: RealLike | None
     What is matched: a `Dense`, the read-in; then either layers `activation, Dense` (an `MLP`) or sums of
     `Identity` and a branch of such layers (a `ResNet`); then `activation, Dense`, the read-out. `serial`
     may be nested, `repeat` is spelled out, and no activation between two `Dense` is the linear one.
-    Variances are `W_std**2` and `b_std**2` in either parameterisation: at initialisation they agree.
+    Variances are `W_std**2` and `b_std**2` in either parameterisation: at initialisation they agree. They
+    are one number if all layers have the same, else one a layer.
     Widths have no effect on the kernel; those of an `MLP` are kept as `relative_width`, in units of the
     first. `ElementwiseNumerical(fn, deg)` and `Elementwise(fn)` become ours, `Elementwise(fn)`, which
     holds `fn` to be analytic: for one with kinks pass `kernelode.Elementwise(fn, kinks)` in its place.
@@ -44,14 +45,15 @@ def from_stax(build: Callable[[Any], object], *, residual_scale: RealLike | None
     - `residual_scale`: rho of the first block of a `ResNet` with one layer a block. `W_std` of the block
         is rho sqrt(C_W) and `b_std` is rho sqrt(C_b), which leaves rho open. By default it is one in the
         first block, so that `weight_variance` is the `W_std**2` of that block. Scales of other blocks
-        follow: one number if all are equal, else one a block. With several layers a block, those before
-        the last determine C_W, C_b and hence rho, and this must agree. (A first block that is zero leaves
-        the choice to the next.)
+        follow: one number if all are equal, else one a block; where blocks differ by more than a factor,
+        all have this scale, and variances of their own. With several layers a block, those before the
+        last determine C_W, C_b and hence rho, and this must agree. (A first block that is zero leaves the
+        choice to the next.)
 
     **Returns** a `MLP` or a `ResNet`. `stax_network` is the way back.
 
     **Raises** `ValueError` for layers without a counterpart and for networks that are no `MLP` or
-    `ResNet`, such as one with different variances in different layers; `TypeError` for layers that were
+    `ResNet`, such as one with different widths in its blocks; `TypeError` for layers that were
     not made with the `stax` that `build` is given, and for traced standard deviations.
     """
     if not callable(build):
@@ -115,19 +117,12 @@ def _common_activation(steps: list[Step]) -> AbstractActivation:
 
 
 def _feed_forward(activation: AbstractActivation, hidden: list[Dense], width: int, ends: Any) -> MLP:
-    for dense in hidden:
-        if not _close(dense.deviations, hidden[0].deviations, (dense, hidden[0])):
-            raise ValueError(
-                "All hidden layers of a `MLP` have the same variances, but `build` has "
-                f"`stax.{hidden[0].text}` and `stax.{dense.text}`."
-            )
     widths = [width, *(dense.width for dense in hidden)]
     equal = all(other == width for other in widths)
     return MLP(
         activation,
         len(hidden),
-        weight_variance=float(hidden[0].deviations[0] ** 2),
-        bias_variance=float(hidden[0].deviations[1] ** 2),
+        **_variances([dense.deviations for dense in hidden], hidden),
         relative_width=1.0 if equal else [other / width for other in widths],
         **ends,
     )
@@ -138,21 +133,10 @@ def _residual(
 ) -> ResNet:
     _check_shapes(blocks, width)
     last = [block.steps[-1].dense for block in blocks]
-    inner = [step.dense for block in blocks for step in block.steps[:-1]]
-    if inner:
-        unit, source = inner[0].deviations, inner[0]
-        for dense in inner:
-            if not _close(dense.deviations, unit, (dense, source)):
-                raise ValueError(
-                    "All layers of the blocks but the last of each have the same variances in a "
-                    f"`ResNet`, but `build` has `stax.{source.text}` and `stax.{dense.text}`."
-                )
-    else:
-        source = next((dense for dense in last if np.any(dense.deviations)), last[0])
-        unit = source.deviations / (1.0 if scale is None else float(scale))
-    scales = [_ratio(dense, unit, source) for dense in last]
-    rounding = _tolerance(*last, source)
-    if inner and scale is not None and abs(scales[0] - float(scale)) > rounding * scales[0]:
+    several = len(blocks[0].steps) > 1
+    scales, units, sources = _determined(blocks, last) if several else _chosen(last, scale)
+    rounding = _tolerance(*last, *sources)
+    if several and scale is not None and abs(scales[0] - float(scale)) > rounding * scales[0]:
         raise ValueError(
             f"`residual_scale` is {float(scale)}, but the layers before the last of each block determine "
             f"it to be {scales[0]}: leave it out."
@@ -162,11 +146,47 @@ def _residual(
         activation,
         len(blocks),
         residual_scale=scales[0] if equal else scales,
-        weight_variance=float(unit[0] ** 2),
-        bias_variance=float(unit[1] ** 2),
+        **_variances(units, sources),
         layers_per_block=len(blocks[0].steps),
         **ends,
     )
+
+
+def _determined(blocks: list[Block], last: list[Dense]):
+    """rho and (sqrt(C_W), sqrt(C_b)) of blocks of several layers, and the layers that have the latter."""
+    sources = [_inner(block) for block in blocks]
+    scales = [_ratio(dense, source) for dense, source in zip(last, sources)]
+    return scales, [source.deviations for source in sources], sources
+
+
+def _chosen(last: list[Dense], scale: Any):
+    """The same of blocks of one layer, where rho is free in one of them."""
+    unit = 1.0 if scale is None else float(scale)
+    source = next((dense for dense in last if np.any(dense.deviations)), last[0])
+    found = [_factor(dense, source.deviations, source) for dense in last]
+    factors = [factor for factor in found if factor is not None]
+    if len(factors) < len(last):
+        return [unit] * len(last), [dense.deviations / unit for dense in last], last
+    return [unit * factor for factor in factors], [source.deviations / unit] * len(last), last
+
+
+def _variances(deviations: list[np.ndarray], layers: list[Dense]) -> dict[str, Any]:
+    """C_W and C_b: one for all layers if they agree, else one a layer."""
+    same = all(_close(x, deviations[0], layers) for x in deviations)
+    weights, biases = (deviations[0] if same else np.stack(deviations, axis=1)) ** 2
+    return {"weight_variance": weights, "bias_variance": biases}
+
+
+def _inner(block: Block) -> Dense:
+    """The layers of a block but the last, which have the same variances."""
+    first, *others = (step.dense for step in block.steps[:-1])
+    for dense in others:
+        if not _close(dense.deviations, first.deviations, (dense, first)):
+            raise ValueError(
+                "All layers of a block but the last have the same variances in a `ResNet`, but `build` "
+                f"has `stax.{first.text}` and `stax.{dense.text}`."
+            )
+    return first
 
 
 def _check_shapes(blocks: list[Block], width: int) -> None:
@@ -184,18 +204,24 @@ def _check_shapes(blocks: list[Block], width: int) -> None:
                 )
 
 
-def _ratio(dense: Dense, unit: np.ndarray, source: Dense) -> float:
+def _ratio(dense: Dense, source: Dense) -> float:
     """rho with (W_std, b_std) = rho (sqrt(C_W), sqrt(C_b))."""
+    found = _factor(dense, source.deviations, source)
+    if found is None:
+        raise ValueError(
+            "The last layer of a block differs from the others by a factor only, the residual scale, in "
+            f"`W_std` and `b_std` alike; but `build` has `stax.{source.text}` and `stax.{dense.text}`."
+        )
+    return found
+
+
+def _factor(dense: Dense, unit: np.ndarray, source: Dense) -> float | None:
+    """The factor between the deviations of `dense` and `unit`, if there is one."""
     size = float(np.linalg.norm(unit))
     if size == 0 and not np.any(dense.deviations):
         return 1.0
     ratio = float(np.linalg.norm(dense.deviations)) / size if size else 0.0
-    if not _close(dense.deviations, ratio * unit, (dense, source)):
-        raise ValueError(
-            "The last layers of the blocks of a `ResNet` differ by a factor only, the residual scale, in "
-            f"`W_std` and `b_std` alike; but `build` has `stax.{source.text}` and `stax.{dense.text}`."
-        )
-    return ratio
+    return ratio if _close(dense.deviations, ratio * unit, (dense, source)) else None
 
 
 def _tolerance(*layers: Dense) -> float:

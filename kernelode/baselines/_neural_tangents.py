@@ -1,6 +1,7 @@
 """Our networks as neural-tangents networks, and their infinite-width kernels."""
 
 import contextlib
+import operator
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from .._activation import (
     Polynomial,
     Sin,
 )
-from .._architecture import MLP, AbstractArchitecture, ResNet
+from .._architecture import AbstractArchitecture, AbstractLayered, AbstractResidualNetwork, Layer
 from .._checks import as_real_array, is_concrete, positive_integer
 from ._loader import load_neural_tangents
 
@@ -59,7 +60,7 @@ def stax_network(
     **Raises** `TypeError` if `net` or its activation has no counterpart, `ImportError` if
     neural-tangents is missing.
     """
-    if not isinstance(net, ResNet | MLP):
+    if not isinstance(net, AbstractLayered):
         raise TypeError(f"`net` must be a `ResNet` or an `MLP`, got {type(net).__name__}.")
     width = positive_integer("width", width)
     outputs = positive_integer("outputs", outputs)
@@ -67,7 +68,7 @@ def stax_network(
     return network_of(load_neural_tangents().stax, net, width, outputs, degree)
 
 
-def network_of(stax: Any, net: MLP | ResNet, width: int, outputs: int, degree: int) -> Any:
+def network_of(stax: Any, net: AbstractLayered, width: int, outputs: int, degree: int) -> Any:
     """`net`, made with the layers of a namespace `stax`."""
 
     def dense(features, weight_variance, bias_variance, scale=1.0):
@@ -76,16 +77,15 @@ def network_of(stax: Any, net: MLP | ResNet, width: int, outputs: int, degree: i
     with _without_warnings():
         nonlinearity = _nonlinearity(stax, net.activation, degree)
 
-    def layers(count, scale=1.0):
-        layer = lambda scale: dense(width, net.weight_variance, net.bias_variance, scale)
-        plain = [nonlinearity, layer(1.0)] * (count - 1)
-        return stax.serial(*plain, nonlinearity, layer(scale))
+    def block(layer: Layer):
+        one = lambda scale: dense(width, layer.affine.weight_variance, layer.affine.bias_variance, scale)
+        plain = [nonlinearity, one(1.0)] * (net.layers_per_block - 1)
+        return stax.serial(*plain, nonlinearity, one(layer.scale))
 
-    match net:
-        case MLP():
-            body = [layers(net.depth)]
-        case ResNet():
-            body = [_residual(stax, layers(net.layers_per_block, scale)) for scale in net.layers().scale]
+    entry = lambda k: jax.tree.map(operator.itemgetter(k), net.layers())
+    body = [block(entry(k)) for k in range(net.depth)]
+    if isinstance(net, AbstractResidualNetwork):
+        body = [_residual(stax, entry(k).skip, branch) for k, branch in enumerate(body)]
     return stax.serial(
         dense(width, net.input_weight_variance, net.input_bias_variance),
         *body,
@@ -160,9 +160,11 @@ def _nonlinearity(stax, activation: AbstractActivation, degree: int) -> Any:
             raise TypeError(f"The activation {activation!r} has no counterpart in neural-tangents.")
 
 
-def _residual(stax, branch) -> Any:
-    """h + branch(h)."""
-    return stax.serial(stax.FanOut(2), stax.parallel(stax.Identity(), branch), stax.FanInSum())
+def _residual(stax, skip, branch) -> Any:
+    """skip h + branch(h)."""
+    one = is_concrete(skip) and bool(skip == 1)
+    connection = stax.Identity() if one else stax.DotGeneral(lhs=skip)
+    return stax.serial(stax.FanOut(2), stax.parallel(connection, branch), stax.FanInSum())
 
 
 def _inputs(name: str, value: ArrayLike) -> Array:

@@ -18,8 +18,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from .._architecture import AbstractArchitecture, AbstractResidualNetwork
-from .._architecture.base import Layer
+from .._architecture import AbstractLayered, AbstractResidualNetwork
+from .._architecture.layer import Layer
 from ._elements import Elements, elements_of
 from ._factor import apply_factor
 from ._network import Data, block, first_layer, layer_weights, present, read_in
@@ -40,7 +40,7 @@ class Draw(eqx.Module):
     - `widths`: n_l of layers 0 .. depth.
     """
 
-    network: AbstractArchitecture
+    network: AbstractLayered
     sampler: AbstractSampler
     start: Array | Data
     tangents: Array | None
@@ -150,20 +150,20 @@ def _first(draw: Draw, start, key) -> State:
 
 def _next(draw: Draw, state: State, reference: Reference, layer: Layer, width, key) -> State:
     """One layer of the networks, and of their references on the same normals."""
-    weights = layer_weights(draw.network, draw.plan, width)
+    weights = layer_weights(layer.affine, draw.plan, width)
     increment, z = block(draw.network, draw.sampler, weights, state.h, key)
     h = layer.skip * state.h + layer.scale * increment if draw.residual else increment
     kernel = None
     if not draw.residual:
         deviation = _sigma_deviations(draw, state.h, reference, width)
-        kernel = draw.network.weight_variance * jnp.mean(deviation, axis=-1)
+        kernel = layer.affine.weight_variance * jnp.mean(deviation, axis=-1)
     before = state.companion
     if before is None or z is None:
         return State(h, kernel, None)
     batched = jnp.broadcast_to(reference.factor[:, :, None], (*reference.factor.shape, draw.plan.batch))
     moved = apply_factor(batched, z)
     free = layer.skip * before.free + layer.scale * moved if draw.residual else moved
-    source = draw.network.weight_variance * _sigma_response(draw, before, reference, width)
+    source = layer.affine.weight_variance * _sigma_response(draw, before, reference, width)
     response = layer.skip**2 * before.response + layer.scale**2 * source if draw.residual else source
     return State(h, kernel, Companion(free, response))
 

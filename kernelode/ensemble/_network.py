@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
-from .._architecture import AbstractArchitecture
+from .._architecture import AbstractLayered, Affine
 from .._checks import as_real_array
 from .._custom_types import RealLike
 from ._factor import apply_factor, row_factor
@@ -30,10 +30,9 @@ class Data(eqx.Module):
         self.x = as_real_array("x", x)
 
 
-def layer_weights(network: AbstractArchitecture, plan: Plan, width: Float[Array, ""]) -> Weights:
+def layer_weights(affine: Affine, plan: Plan, width: Float[Array, ""]) -> Weights:
     """The law of weights that read the first `width` of the simulated neurons."""
-    mask = present(plan, width)
-    return Weights(network.weight_variance, network.bias_variance, width, mask)
+    return Weights(affine.weight_variance, affine.bias_variance, width, present(plan, width))
 
 
 def present(plan: Plan, width: Float[Array, ""]) -> Float[Array, " neuron"]:
@@ -41,7 +40,7 @@ def present(plan: Plan, width: Float[Array, ""]) -> Float[Array, " neuron"]:
     return (jnp.arange(plan.neurons, dtype=plan.dtype) < width).astype(plan.dtype)
 
 
-def block(network, sampler: AbstractSampler, weights: Weights, h: Neurons, key):
+def block(network: AbstractLayered, sampler: AbstractSampler, weights: Weights, h: Neurons, key):
     """f(h) of a block of one or more layers, and the normals of the last one."""
     z = None
     for layer_key in block_keys(network, key):
@@ -49,7 +48,7 @@ def block(network, sampler: AbstractSampler, weights: Weights, h: Neurons, key):
     return h, z
 
 
-def block_keys(network: AbstractArchitecture, key) -> list:
+def block_keys(network: AbstractLayered, key) -> list:
     """A key for each layer of a block."""
     return [key if k == 0 else jr.fold_in(key, k) for k in range(network.layers_per_block)]
 
@@ -70,9 +69,7 @@ def first_layer(plan: Plan, factor: Float[Array, "inputs inputs"], key) -> tuple
     return plan.width**0.5 * apply_factor(spread, frame), gaussian
 
 
-def read_in(
-    network: AbstractArchitecture, plan: Plan, x: Float[Array, "inputs features"], key
-) -> Neurons:
+def read_in(network: AbstractLayered, plan: Plan, x: Float[Array, "inputs features"], key) -> Neurons:
     """h^0 = W_in x + b_in with real weights."""
     for_weights, for_biases = jr.split(key)
     features = x.shape[1]

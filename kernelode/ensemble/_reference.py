@@ -19,7 +19,7 @@ from .._activation.base import (
     AbstractHomogeneousActivation,
     AbstractKinkedActivation,
 )
-from .._architecture import AbstractArchitecture
+from .._architecture import AbstractLayered
 from ._elements import Elements
 from ._factor import positive_factor
 
@@ -43,7 +43,7 @@ class Reference(NamedTuple):
 
 
 def reference_chain(
-    network: AbstractArchitecture, kernel: Float[np.ndarray, "n n"], elements: Elements
+    network: AbstractLayered, kernel: Float[np.ndarray, "n n"], elements: Elements
 ) -> Reference:
     """The chain of `network` from the input kernel, as numpy arrays in float64."""
     with jax.enable_x64(True):
@@ -68,20 +68,21 @@ def _chain(network, start, columns, inputs: int) -> Reference:
         )
 
     root = lambda k: positive_factor(k[square], float(jnp.finfo(k.dtype).eps))
-    affine = lambda moment: network.weight_variance * moment + network.bias_variance
+    moved = lambda affine, moment: affine.weight_variance * moment + affine.bias_variance
 
     def step(k, layer):
         moment, slope = moments(k)
-        increment = affine(moment)
+        increment = moved(layer.affine, moment)
         factor = root(increment)
         for _ in range(network.layers_per_block - 1):
-            increment = affine(moments(increment)[0])
+            increment = moved(layer.affine, moments(increment)[0])
         following = layer.skip**2 * k + layer.scale**2 * increment
         return following, Reference(k, moment, slope, factor)
 
     last, chain = jax.lax.scan(step, start, network.layers())
     moment, slope = moments(last)
-    end = Reference(last, moment, slope, root(affine(moment)))
+    # Nothing comes after the last layer: its factor is never used.
+    end = Reference(last, moment, slope, jnp.zeros_like(chain.factor[0]))
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), chain, end)
 
 

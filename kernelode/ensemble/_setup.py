@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._architecture import AbstractArchitecture, AbstractResidualNetwork, check_layered
+from .._architecture import (
+    AbstractArchitecture,
+    AbstractLayered,
+    AbstractResidualNetwork,
+    checked_layered,
+)
 from .._checks import checked_layers, described, is_concrete, positive_integer
 from .._describe import describe
 from .._files import versions
@@ -47,7 +52,7 @@ def prepare(
     dtype: Any,
 ) -> tuple[Draw, Ensemble]:
     """The compiled function's arguments, and an ensemble without networks. See `sample`."""
-    _check_types(network, inputs, sampler, start)
+    network = _checked_types(network, inputs, sampler, start)
     check_memory(
         # A dozen numbers of every layer, some of them Python's.
         200.0 * network.depth,
@@ -133,7 +138,7 @@ def prepare(
     return draw, empty
 
 
-def _check_types(network, inputs, sampler, start) -> None:
+def _checked_types(network, inputs, sampler, start) -> AbstractLayered:
     if not isinstance(network, AbstractArchitecture):
         raise TypeError(f"`network` must be a `ResNet` or an `MLP`, got {described(network)}.")
     if not isinstance(sampler, AbstractSampler):
@@ -142,7 +147,7 @@ def _check_types(network, inputs, sampler, start) -> None:
         raise TypeError(f"`start` must be `GaussianRows()` or `FixedGram()`, got {described(start)}.")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((network, inputs))):
         raise TypeError("`sample` loops over batches until they are enough: it cannot be traced.")
-    check_layered(network, "Simulations")
+    return checked_layered(network, "Simulations")
 
 
 def _checked_dtype(dtype) -> np.dtype:
@@ -177,7 +182,7 @@ def _batch(batch, sampler: AbstractSampler, neurons: int, samples: int | None) -
     return fitting if samples is None else min(fitting, -(-samples // BINS))
 
 
-def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractArchitecture) -> None:
+def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractLayered) -> None:
     """Refuse what does not fit into memory."""
     count = plan.inputs * (plan.inputs + 1) // 2
     per_network = sampler.numbers(plan.inputs, plan.neurons)

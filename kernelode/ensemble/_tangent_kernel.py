@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
-from .._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._network import Data, block_keys, first_layer, layer_weights, read_in
+from .._architecture import AbstractLayered, AbstractResidualNetwork
+from ._network import Data, block_keys, first_layer, layer_weights, present, read_in
 from ._normals import standard_normals
 from ._plan import Plan
 from ._sampler import AbstractSampler, Weights
 
 
 def tangent_kernels(
-    network: AbstractArchitecture, sampler: AbstractSampler, plan: Plan, widths, start, key
+    network: AbstractLayered, sampler: AbstractSampler, plan: Plan, widths, start, key
 ) -> Float[Array, "layers inputs inputs batch"]:
     """Theta of each network, read out at the layers that are measured. With the same key, the networks
     are those whose kernels are measured."""
@@ -37,15 +37,14 @@ def tangent_kernels(
 
     def read_out(h, width):
         """y of each input, and the part of Theta that the read-out's own weights have."""
-        weights = layer_weights(network, plan, width)
-        values = network.activation(h) * weights.mask[None, None, :]
+        values = network.activation(h) * present(plan, width)[None, None, :]
         variance = network.output_weight_variance / width
         y = jnp.sqrt(variance) * jnp.sum(values * vector[None], axis=-1)
         return y, variance * _gram(values) + network.output_bias_variance
 
     @jax.checkpoint  # weights are drawn again on the way back, not kept
     def one_layer(h, pushes, layer, width, layer_key):
-        weights = layer_weights(network, plan, width)
+        weights = layer_weights(layer.affine, plan, width)
         u, grams = h, []
         for inner_key, push in zip(block_keys(network, layer_key), pushes):
             grams.append(_layer_gram(network.activation(u), weights))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 import kernelode as ko
 
-from .networks import activations, depth_of, networks, slopes
+from .networks import activations, depth_of, kind_of, layer_of, networks, slopes
 from .untyped import array, diagonal
 
 
@@ -27,11 +27,24 @@ class Kernels(NamedTuple):
     moments: dict[tuple[int, int], ko.Moments]
 
 
+def on_pairs(closure: ko.AbstractClosure) -> ko.AbstractPairClosure | None:
+    """A closure's form on pairs of inputs, if it has one."""
+    if isinstance(closure, ko.AbstractPairClosure):
+        return closure
+    assert isinstance(closure, ko.AbstractMomentClosure)
+    return closure.pairs() if isinstance(closure, ko.AbstractPairable) else None
+
+
+def upstream(start: ko.AbstractStart, inputs: int) -> bool:
+    """Whether the first layer's kernel fluctuates beyond the sampling of its neurons."""
+    return start.moments(inputs) is not None
+
+
 def kernels(x: Float[Array, "n d"]) -> Kernels:
     """Of the project's networks."""
     residual, forward = networks()
     kernel = ko.input_kernel(x, 1.0, bias_variance=0.1)
-    wick: ko.AbstractClosure = ko.WickTower(order=8)
+    wick = ko.WickTower(order=8)
     layers = ko.propagate(residual, kernel, closure=wick)
     assert bool(layers.result == ko.RESULTS.successful)
     feed_forward: ko.Solution = ko.propagate(forward, forward.read_in(x), layers=[0, 2], throw=False)
@@ -75,6 +88,16 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     ]
     assert all(bool(jnp.all(jnp.isfinite(check))) for check in checks)
     assert depth_of(residual)[0] == 3
+    assert float(layer_of(residual, 1)[1]) > 0
+    assert [kind_of(activation) for activation in (ko.Tanh(), ko.Softplus(), ko.Sin())] == [
+        "autonomous, of degree 2",
+        "straight, 1.0",
+        "odd",
+    ]
+    closure = on_pairs(wick)
+    assert closure is not None and not upstream(ko.GaussianRows(), 2)
+    again = ko.propagate_pairs(residual, ko.checked_kernel(kernel), closure=closure, layers=[2])
+    assert bool(jnp.all(jnp.isfinite(again.mean_correction)))
     assert [slopes(activation) for activation in activations().values()].count(None) == 14
     return Kernels(
         output=block.cross,

@@ -1,5 +1,7 @@
 """Networks and activations, one of them of the project's own."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -84,9 +86,25 @@ def networks() -> tuple[ko.ResNet, ko.MLP]:
     return with_leaf(residual, lambda n: n.weight_variance, array(1.4)), forward
 
 
+def kind_of(activation: ko.AbstractActivation) -> str:
+    """Which of its declarations saves most work."""
+    if isinstance(activation, ko.AbstractAutonomousActivation):
+        return f"autonomous, of degree {len(activation.slope_polynomial) - 1}"
+    if isinstance(activation, ko.AbstractStraightActivation):
+        return f"straight, {activation.lines[1][0]}"
+    return "odd" if isinstance(activation, ko.AbstractOddActivation) else "other"
+
+
 def depth_of(network: ko.AbstractArchitecture) -> tuple[int, float]:
     """What every network has, and what residual ones have besides."""
     scale = 0.0
     if isinstance(network, ko.AbstractResidualNetwork):
         scale = float(jnp.max(network.residual_scale))
     return network.depth, scale
+
+
+def layer_of(network: ko.AbstractLayered, number: int) -> tuple[ko.Layer, Float[Array, ""]]:
+    """One layer, and C_W E[sigma^2] + C_b of it at variance one."""
+    layer: ko.Layer = jax.tree.map(operator.itemgetter(number), network.layers())
+    affine: ko.Affine = layer.affine
+    return layer, affine(network.activation, ko.Variances(array(1.0))).values
