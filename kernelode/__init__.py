@@ -58,6 +58,7 @@ from ._expectation import (
 )
 from ._kernel import (
     Block as Block,
+    Triangle as Triangle,
     Variances as Variances,
     checked_kernel as checked_kernel,
     input_kernel as input_kernel,
@@ -99,7 +100,6 @@ from ._start import (
     RandomCovariance as RandomCovariance,
 )
 from ._sweep import Axis as Axis, sweep as sweep
-from ._triangle import Triangle as Triangle
 from ._version import __version__ as __version__
 from ._width import AtWidth as AtWidth
 from ._width_response import (

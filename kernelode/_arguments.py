@@ -7,6 +7,7 @@ import diffrax
 from ._architecture import AbstractArchitecture
 from ._checks import instance, positive_integer, scalar
 from ._closure import AbstractClosure, AbstractMomentClosure
+from ._kernel import Block
 
 #: What the options of a solve have to be, and an example of each.
 _DIFFRAX = {
@@ -40,6 +41,15 @@ def checked_moment_closure(
         return default
     needed = "a closure with moments of order 1/n such as `WickTower(order=16)`"
     return instance(name, closure, AbstractMomentClosure, needed)
+
+
+def check_rectangular(kernel: Any, closure: AbstractClosure) -> None:
+    """Refuse moments of order 1/n of a block: they need the kernel of all inputs with each other."""
+    if isinstance(kernel, Block) and isinstance(closure, AbstractMomentClosure):
+        raise TypeError(
+            f"`kernel` must be a square matrix for `{type(closure).__name__}`: moments of order 1/n need "
+            "the kernel of all inputs with each other; of a `Block` there is the mean kernel."
+        )
 
 
 def check_diffrax(**options: Any) -> None:

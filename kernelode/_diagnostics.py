@@ -12,9 +12,10 @@ from ._checks import as_real_array, checked_sign, instance, scalar
 from ._closure import AbstractPairable, GOnly, WidthMoments, default_closure
 from ._closure.expansion import KernelMoments
 from ._custom_types import RealLike
-from ._kernel import as_block, cast
+from ._kernel import as_block
 from ._pairs import propagate_pairs, solve_pairs
 from ._show import Shown
+from ._trees import cast
 
 #: What a closure to compare with has to be.
 _EXACT = "a closure with a form on pairs, such as `WickTower(order=16)`"

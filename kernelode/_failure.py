@@ -11,10 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, Layer
-from ._closure import AbstractClosure
 from ._expectation import expectation_error, tolerance
 from ._results import RESULTS, choose_result
-from ._triangle import Triangle
 
 #: Standard normals at which an activation is tried: zero, and both signs out to four deviations.
 _TRIED = np.linspace(-4, 4, 33)
@@ -38,13 +36,6 @@ def begin_watch(variances: Float[Array, " n"]) -> Watch:
     variances, no = jax.lax.stop_gradient(variances), jnp.zeros((), bool)
     zeros = jnp.zeros_like(variances)
     return Watch(jnp.max(variances), no, no, no, zeros, jnp.zeros((), variances.dtype))
-
-
-def variances_of(closure: AbstractClosure, state: Any) -> Float[Array, " n"]:
-    """The diagonal of the mean kernel of a state."""
-    if isinstance(state, Triangle):
-        return state.diagonal
-    return jnp.diagonal(closure.mean_kernel(state))
 
 
 def watch_layer(

@@ -9,20 +9,21 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._arguments import checked_closure, checked_network
+from ._arguments import check_rectangular, checked_closure, checked_network
 from ._checks import checked_layers
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
-from ._failure import begin_watch, outcome, variances_of, watch_layer
-from ._kernel import cast, checked_kernel
+from ._failure import begin_watch, outcome, watch_layer
+from ._kernel import Block, checked_entries
 from ._results import RESULTS
 from ._sizes import check_depth, check_propagation
 from ._solution import Solution
+from ._trees import cast
 
 
 def propagate(
     network: AbstractArchitecture,
-    kernel: RealLike,
+    kernel: RealLike | Block,
     *,
     closure: AbstractClosure | None = None,
     layers: Sequence[int] | None = None,
@@ -34,7 +35,8 @@ def propagate(
 
     - `network`: a `ResNet` or an `MLP`. All but its depth and activation type is traced.
     - `kernel`: K^0, the kernel of the read-in layer (`input_kernel`, `network.read_in`); shape (n, n).
-        Its dtype is that of the calculation.
+        Its dtype is that of the calculation. Or a `Block`, inputs in rows against others in columns, for
+        the mean kernel alone.
     - `closure`: which moments; `MeanOnly()` by default.
     - `layers`: increasing layer numbers to save, of 0 .. depth; all by default.
     - `throw`: raise where the kernel overflows or underflows, or the activation is NaN; else see
@@ -46,8 +48,9 @@ def propagate(
     type.
     """
     network = checked_network(network)
-    kernel = checked_kernel(kernel)
+    kernel = checked_entries(kernel)
     closure = checked_closure(closure, MeanOnly())
+    check_rectangular(kernel, closure)
     check_depth(network, kernel)
     saved = checked_layers(layers, network.depth, range(network.depth + 1))
     closure = closure.prepare(network, kernel)
@@ -61,7 +64,7 @@ def propagate(
 @eqx.filter_jit
 def _propagate(
     network: AbstractArchitecture,
-    kernel: Float[Array, "n n"],
+    kernel: Float[Array, "n n"] | Block,
     closure: AbstractClosure,
     saved: tuple[int, ...],
 ) -> Solution:
@@ -81,12 +84,12 @@ def _propagate(
     def step(carry, layer):
         state, store, watch = carry
         one, place = layer
-        before = variances_of(closure, state)
+        before = closure.variances(state)
         state = closure.push(network, state, one)
-        watch = watch_layer(watch, network, one, before, variances_of(closure, state))
+        watch = watch_layer(watch, network, one, before, closure.variances(state))
         return (state, write(store, place, state), watch), None
 
-    carry = (first, write(store, places[0], first), begin_watch(jnp.diagonal(kernel)))
+    carry = (first, write(store, places[0], first), begin_watch(closure.variances(first)))
     (last, store, watch), _ = jax.lax.scan(step, carry, (network.layers(), jnp.asarray(places[1:])))
     state = jax.tree.map(lambda x: x[None], last) if last_only else jax.tree.map(lambda s: s[:-1], store)
     if isinstance(network, AbstractResidualNetwork):

@@ -19,6 +19,7 @@ At a = b there is one entry, K_aa, and one response: `off_diagonal` [a, a] is `d
 the diagonal holds the variances fixed then. A kernel in which that input stands twice has it.)
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -34,13 +35,13 @@ from ._closure import MeanOnly
 from ._custom_types import RealLike
 from ._expectation import expectation_error, has_known_accuracy, tolerance
 from ._failure import flow_outcome
-from ._kernel import Block, as_block, as_matrix, cast, checked_kernel
+from ._kernel import Block, as_block, as_matrix, as_triangle, checked_entries
 from ._results import RESULTS
 from ._show import Shown
 from ._sizes import check_responses
 from ._solution import Solution
 from ._solve import check_flow, checked_times, flow_options, integrate
-from ._triangle import as_triangle
+from ._trees import cast
 
 
 class Response(Shown):
@@ -54,8 +55,8 @@ class Response(Shown):
     """
 
     diagonal: Float[Array, "*times n"]
-    off_diagonal: Float[Array, "*times n n"]
-    mixed: Float[Array, "*times n n"]
+    off_diagonal: Float[Array, "*times n m"]
+    mixed: Float[Array, "*times n m"]
     quadrature_error: Float[Array, ""] | None = None
 
     def summary(self) -> "ResponseSummary":
@@ -100,16 +101,19 @@ class LayerResponse(Shown):
     output: Response
 
 
-def response(network: AbstractArchitecture, kernel: RealLike) -> Response:
+def response(network: AbstractArchitecture, kernel: RealLike | Block) -> Response:
     """chi_out = dK_out / dK^0, the response of the read-out kernel to the input kernel.
 
     Derivatives of the kernel map by JAX; conventions above. Proportional to `output_weight_variance`
     and free of `output_bias_variance`. Shapes (n,), (n, n) and (n, n), dtype of the kernel.
 
+    Of a `Block`, n inputs in rows against m others in columns: `diagonal` of the rows (n,), and
+    `off_diagonal` and `mixed` (by the variance of the row) of shape (n, m).
+
     **Raises** `ValueError` for an invalid kernel; an error (`RESULTS.inaccurate`) where expectations over
     an activation of your own are not known to 1e-6 (1e-3 in float32).
     """
-    network, kernel = checked_network(network), checked_kernel(kernel)
+    network, kernel = checked_network(network), checked_entries(kernel)
     check_responses(network, kernel, 0)
     found = _output_response(network, kernel)
     error = found.quadrature_error
@@ -118,16 +122,16 @@ def response(network: AbstractArchitecture, kernel: RealLike) -> Response:
     return RESULTS.inaccurate.error_if(found, error > tolerance(error.dtype))
 
 
-def layer_response(network: AbstractArchitecture, kernel: RealLike) -> LayerResponse:
+def layer_response(network: AbstractArchitecture, kernel: RealLike | Block) -> LayerResponse:
     """chi^l, eta^l and chi_out at every layer; conventions as in `response`."""
-    network, kernel = checked_network(network), checked_kernel(kernel)
+    network, kernel = checked_network(network), checked_entries(kernel)
     check_responses(network, kernel, network.depth)
     return _layer_response(network, kernel)
 
 
 def response_flow(
     network: AbstractArchitecture,
-    kernel: RealLike,
+    kernel: RealLike | Block,
     ts: RealLike,
     *,
     solver: diffrax.AbstractSolver[Any] | None = None,
@@ -149,7 +153,7 @@ def response_flow(
     **Returns** the solution for the mean kernel and the responses, all with leading axis `times`.
     """
     network = check_flow(network, instead="layer_response")
-    kernel = checked_kernel(kernel)
+    kernel = checked_entries(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
     check_responses(network, kernel, ts.shape[0], flow=True)
     options = flow_options(solver, stepsize_controller, adjoint, None, dt0, max_steps)
@@ -162,10 +166,7 @@ def response_flow(
 
 def _unit_tangents(block: Block) -> Block:
     """The two perturbations of the input that tell all: row variances, and covariances."""
-    zero = jax.tree.map(jnp.zeros_like, block)
-    by_row = Block(jnp.ones_like(block.row), zero.column, zero.cross)
-    by_cross = Block(zero.row, zero.column, jnp.ones_like(block.cross))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), by_row, by_cross)
+    return block.tangents("row", "cross")
 
 
 def _pushforward(function, block: Block, tangents: Block) -> tuple[Block, Block]:
@@ -174,20 +175,28 @@ def _pushforward(function, block: Block, tangents: Block) -> tuple[Block, Block]
     return jax.vmap(along, out_axes=(None, 0))(tangents)
 
 
-def _as_response(tangents: Block) -> Response:
+def _as_response(tangents: Block, square: bool) -> Response:
     """The response from the derivatives along the unit tangents; see above on a = b."""
-    diagonal, own = tangents.row[0], np.eye(tangents.row.shape[-1], dtype=bool)
-    return Response(
-        diagonal=diagonal,
-        off_diagonal=jnp.where(own, diagonal[..., :, None], tangents.cross[1]),
-        mixed=jnp.where(own, 0, tangents.cross[0]),
-    )
+    diagonal = tangents.row[0]
+    off_diagonal, mixed = tangents.cross[1], tangents.cross[0]
+    if square:
+        own = np.eye(tangents.row.shape[-1], dtype=bool)
+        off_diagonal = jnp.where(own, diagonal[..., :, None], off_diagonal)
+        mixed = jnp.where(own, 0, mixed)
+    return Response(diagonal, off_diagonal, mixed)
+
+
+def _start(kernel: Float[Array, "n n"] | Block) -> tuple[Block, Callable[[Block], Response]]:
+    """The block of an input kernel, and how responses follow from its tangents."""
+    square = not isinstance(kernel, Block)
+    block = kernel if isinstance(kernel, Block) else as_block(kernel)
+    return block, lambda tangents: _as_response(tangents, square)
 
 
 @eqx.filter_jit
-def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Response:
-    network, block = cast(network, kernel.dtype), as_block(kernel)
-    error = lambda block: expectation_error(network.activation, block.row, order=1)
+def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"] | Block) -> Response:
+    network, (block, as_response) = cast(network, kernel.dtype), _start(kernel)
+    error = lambda block: expectation_error(network.activation, block.variances, order=1)
 
     def step(carry, layer):
         total, *state = carry
@@ -196,44 +205,45 @@ def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"])
 
     start = (jnp.zeros((), kernel.dtype), block, _unit_tangents(block))
     (total, *last), _ = jax.lax.scan(step, start, network.layers())
-    found = _as_response(_pushforward(network.read_out, *last)[1])
+    found = as_response(_pushforward(network.read_out, *last)[1])
     return eqx.tree_at(
         lambda r: r.quadrature_error, found, total + error(last[0]), is_leaf=lambda x: x is None
     )
 
 
 @eqx.filter_jit
-def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> LayerResponse:
-    network, block = cast(network, kernel.dtype), as_block(kernel)
+def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"] | Block) -> LayerResponse:
+    network, (block, as_response) = cast(network, kernel.dtype), _start(kernel)
 
     def step(carry, layer):
         eta = _pushforward(lambda k: network.drift(k, layer), *carry)[1]
         carry = _pushforward(lambda k: network.layer(k, layer), *carry)
-        return carry, (_as_response(carry[1]), _as_response(eta))
+        return carry, (as_response(carry[1]), as_response(eta))
 
     start = (block, _unit_tangents(block))
     last, (chi, eta) = jax.lax.scan(step, start, network.layers())
     with_first = lambda first, rest: jnp.concatenate([first[None], rest])
     return LayerResponse(
-        chi=jax.tree.map(with_first, _as_response(start[1]), chi),
+        chi=jax.tree.map(with_first, as_response(start[1]), chi),
         eta=eta,
-        output=_as_response(_pushforward(network.read_out, *last)[1]),
+        output=as_response(_pushforward(network.read_out, *last)[1]),
     )
 
 
 @eqx.filter_jit
 def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerResponse]:
-    network, block = cast(network, kernel.dtype), as_block(kernel)
+    network, (block, as_response) = cast(network, kernel.dtype), _start(kernel)
     drift = lambda k, net: net.drift(k, net.flow_layer())
     rate = lambda state, net: _pushforward(lambda k: drift(k, net), *state)
     out = integrate((block, _unit_tangents(block)), rate, network, ts, MeanOnly(), **options)
-    mean_state = lambda block: as_triangle(as_matrix(block))
+    square = not isinstance(kernel, Block)
+    mean_state = lambda block: as_triangle(as_matrix(block)) if square else block
     at_one_depth = lambda state: LayerResponse(
-        chi=_as_response(state[1]),
-        eta=_as_response(rate(state, network)[1]),
-        output=_as_response(_pushforward(network.read_out, *state)[1]),
+        chi=as_response(state[1]),
+        eta=as_response(rate(state, network)[1]),
+        output=as_response(_pushforward(network.read_out, *state)[1]),
     )
-    result = flow_outcome(network, block.row, out.result, out.state)
+    result = flow_outcome(network, block.variances, out.result, out.state)
     found = jax.vmap(mean_state)(out.state[0]), result
     solution = eqx.tree_at(lambda s: (s.state, s.result), out, found)
     return solution, jax.lax.map(at_one_depth, out.state)

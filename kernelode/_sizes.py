@@ -16,6 +16,7 @@ from ._activation.base import AbstractOddActivation
 from ._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
 from ._closure.g_only import GOnlyPairs
 from ._closure.wick_tower import SINGLE_ORDER, WickTowerPairs
+from ._kernel import Block
 from ._memory import check_memory
 
 #: The order of a tower that has yet to choose it by its tolerance, at the most.
@@ -70,13 +71,13 @@ def check_responses(network, kernel, saved: int, *, flow: bool = False) -> None:
     memory."""
     if not flow:
         check_depth(network, kernel)
-    n = kernel.shape[0]
+    n, m = _shape(kernel)
     # A kernel and two tangents, going in and out; chi and eta, two matrices each. A flow is saved with
     # its tangents, and has the output's response at every depth.
     matrices = saved * (9 if flow else 4) + (3 * _STEP if flow else 8)
-    what = f"Responses of {n:,} inputs" + (f" at {saved:,} depths" if saved else "")
+    what = f"Responses of {_inputs(kernel)}" + (f" at {saved:,} depths" if saved else "")
     remedy = "Save fewer depths, take" if saved > 1 else "Take"
-    _check(matrices * n**2, kernel, what, f"{remedy} fewer inputs, or float32.")
+    _check(matrices * n * m, kernel, what, f"{remedy} fewer inputs, or float32.")
 
 
 def check_optima(network, kernel, pairs: bool, *, flow: bool = False) -> None:
@@ -143,7 +144,6 @@ def _saved(saveat: Any, max_steps: int | None) -> int:
 def _check_states(
     network, kernel, closure: AbstractClosure | None, copies: int, saved: int, of: str, where: str
 ) -> None:
-    n = kernel.shape[0]
     remedy = f"Save fewer {where}, or take" if saved > 1 else "Take"
     remedy += " fewer inputs, or float32."
     if isinstance(closure, AbstractPairable):
@@ -154,8 +154,20 @@ def _check_states(
     name = type(closure).__name__
     what = "The mean kernels" if closure is None else f"The states of `{name.removesuffix('Pairs')}`"
     what += " for all pairs" if name.endswith("Pairs") else ""
-    what += f" of {n:,} inputs at {saved:,} {of if saved != 1 else of[:-1]}"
-    _check(copies * state_numbers(network, closure, n), kernel, what, remedy)
+    what += f" of {_inputs(kernel)} at {saved:,} {of if saved != 1 else of[:-1]}"
+    n, m = _shape(kernel)
+    numbers = n * m + n + m if isinstance(kernel, Block) else state_numbers(network, closure, n)
+    _check(copies * numbers, kernel, what, remedy)
+
+
+def _shape(kernel) -> tuple[int, int]:
+    n, m = (kernel.cross if isinstance(kernel, Block) else kernel).shape
+    return n, m
+
+
+def _inputs(kernel) -> str:
+    n, m = _shape(kernel)
+    return f"{n:,} by {m:,} inputs" if isinstance(kernel, Block) else f"{n:,} inputs"
 
 
 def check_depth(network, kernel) -> None:
@@ -169,4 +181,5 @@ def check_depth(network, kernel) -> None:
 
 
 def _check(numbers: int, kernel, what: str, remedy: str) -> None:
-    check_memory(numbers * kernel.dtype.itemsize, what, remedy, like=kernel)
+    like = kernel.cross if isinstance(kernel, Block) else kernel
+    check_memory(numbers * kernel.dtype.itemsize, what, remedy, like=like)

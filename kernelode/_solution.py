@@ -51,8 +51,8 @@ class Solution(Shown):
         return self.saved_ts
 
     @property
-    def mean_kernel(self) -> Float[Array, "times n n"]:
-        """K0 at the saved depths."""
+    def mean_kernel(self) -> Float[Array, "times n m"]:
+        """K0 at the saved depths: (times, n, n), or (times, n, m) of a `Block`."""
         if self.state is None:
             raise ValueError(_NOTHING_SAVED)
         return eqx.filter_vmap(self.closure.mean_kernel)(self.state)
@@ -104,7 +104,7 @@ class Solution(Shown):
         check_moments(self.closure, self.state)
         return self.closure
 
-    def evaluate(self, t: RealLike) -> Float[Array, "n n"]:
+    def evaluate(self, t: RealLike) -> Float[Array, "n m"]:
         """K0 at any depth t, for a solution with dense output."""
         if self.interpolation is None:
             raise ValueError("`evaluate` needs `saveat=diffrax.SaveAt(dense=True)`.")

@@ -11,20 +11,21 @@ from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, AbstractResidualNetwork
 from ._architecture.base import equal_blocks, unit_skip
-from ._arguments import check_diffrax, check_steps, checked_closure, checked_network
+from ._arguments import check_diffrax, check_rectangular, check_steps, checked_closure, checked_network
 from ._checks import as_real_array, is_concrete
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._failure import flow_outcome
-from ._kernel import cast, checked_kernel
+from ._kernel import Block, checked_entries
 from ._results import RESULTS
 from ._sizes import check_integration
 from ._solution import Solution
+from ._trees import cast
 
 
 def solve(
     network: AbstractArchitecture,
-    kernel: RealLike,
+    kernel: RealLike | Block,
     ts: RealLike,
     *,
     closure: AbstractClosure | None = None,
@@ -45,7 +46,8 @@ def solve(
     **Arguments**
 
     - `network`: a `ResNet` with one weight and one bias variance for all blocks.
-    - `kernel`: K(0), shape (n, n). Its dtype is that of the calculation.
+    - `kernel`: K(0), shape (n, n), or a `Block` as for `propagate`. Its dtype is that of the
+        calculation.
     - `ts`: increasing depths at which to save; the last one ends the integration.
     - `closure`: which moments; `MeanOnly()` by default.
     - `solver`, `stepsize_controller`, `adjoint`, `saveat`, `dt0`, `max_steps`, `throw`: handed to
@@ -59,9 +61,10 @@ def solve(
     `throw`, an error if the integration fails.
     """
     network = check_flow(network, instead="propagate")
-    kernel = checked_kernel(kernel)
+    kernel = checked_entries(kernel)
     ts = checked_times(ts).astype(kernel.dtype)
     closure = checked_closure(closure, MeanOnly())
+    check_rectangular(kernel, closure)
     options = flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps)
     closure = closure.prepare(network, kernel, ts)
     check_integration(network, kernel, closure, ts, options)
@@ -112,15 +115,16 @@ def checked_times(ts: RealLike) -> Float[Array, " times"]:
 @eqx.filter_jit
 def _solve(network, kernel, ts, closure, options) -> Solution:
     network, closure = cast((network, closure), kernel.dtype)
+    first = closure.init(network, kernel)
     solution = integrate(
-        closure.init(network, kernel),
+        first,
         lambda state, net: closure.rate(net, state, net.flow_layer()),
         network,
         ts,
         closure,
         **options,
     )
-    result = flow_outcome(network, jnp.diagonal(kernel), solution.result, solution.state)
+    result = flow_outcome(network, closure.variances(first), solution.result, solution.state)
     return eqx.tree_at(lambda s: s.result, solution, result)
 
 

@@ -18,12 +18,13 @@ from ._architecture import AbstractArchitecture, AbstractResidualNetwork
 from ._arguments import checked_moment_closure, checked_network
 from ._closure import SINGLE_INPUT, AbstractMomentClosure
 from ._custom_types import RealLike
-from ._kernel import Variances, cast, checked_kernel
+from ._kernel import Variances, checked_kernel
 from ._propagate import propagate
 from ._scaling import ScaleEstimate, optimal_residual_scale
 from ._scaling.newton import slope_and_curvature
 from ._scaling.objective import log_response, slope
 from ._show import Shown
+from ._trees import cast
 
 
 class ResponseCorrection(Shown):

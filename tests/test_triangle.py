@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode._kernel import as_block, as_matrix
-from kernelode._triangle import as_triangle, fold, sides, triangle_matrix, unfold
+from kernelode._kernel import as_block, as_matrix, as_triangle, fold, sides, unfold
 
 COUNTS = [1, 2, 3, 4, 5, 10, 11]
 
@@ -24,7 +23,7 @@ def test_every_entry_once(n):
     assert folded.size == n * (n + 1) // 2
     assert np.array_equal(np.sort(folded.reshape(-1)), np.sort(matrix[np.triu_indices(n)]))
     assert np.array_equal(unfold(folded, n), matrix)
-    assert np.array_equal(triangle_matrix(as_triangle(matrix)), matrix)
+    assert np.array_equal(as_triangle(matrix).matrix(), matrix)
 
 
 def test_derivatives_by_a_symmetric_kernel_are_symmetric():
@@ -55,7 +54,7 @@ def test_layers_map_triangles_as_blocks(activation, n):
     kernel = ko.input_kernel(x)
     network = ko.ResNet(activation, 3, residual_scale=0.7, bias_variance=0.1, layers_per_block=2)
     layer = jax.tree.map(lambda leaf: leaf[0], network.layers())
-    by_triangle = lambda k: triangle_matrix(network.layer(as_triangle(k), layer))
+    by_triangle = lambda k: network.layer(as_triangle(k), layer).matrix()
     by_block = lambda k: as_matrix(network.layer(as_block(k), layer))
     (ours, theirs), (by_ours, by_theirs) = jax.jvp(
         lambda k: (by_triangle(k), by_block(k)), (kernel,), (kernel + symmetric(n) @ symmetric(n),)

@@ -1,19 +1,13 @@
 """What a unit of depth is: a fully connected layer, its scale, its skip connection and its width."""
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import described
-from .._expectation import pair_moment, triangle_moment, variance_moment
-from .._kernel import Block, Variances
+from .._expectation import second_moments
+from .._kernel import Kernel
 from .._show import Shown
-from .._triangle import Triangle
-
-Kernel = TypeVar("Kernel", Variances, Block, Triangle)
 
 
 class Affine(Shown):
@@ -31,7 +25,7 @@ class Affine(Shown):
 
         **Raises** `TypeError` unless `kernel` is a `Variances`, a `Block` or a `Triangle`.
         """
-        moments = _moments(activation, kernel)
+        moments = second_moments(activation, kernel)
         return jax.tree.map(lambda e: self.weight_variance * e + self.bias_variance, moments)
 
     @classmethod
@@ -56,20 +50,3 @@ class Layer(Shown):
     skip: Float[Array, "*depth"]
     width: Float[Array, "*depth"]
     affine: Affine
-
-
-def _moments(activation: AbstractActivation, kernel: Kernel) -> Kernel:
-    """E[sigma sigma] of every entry."""
-    moment = lambda q: variance_moment(activation, q)
-    if isinstance(kernel, Block):
-        cross = pair_moment(activation, kernel.row, kernel.column, kernel.cross)
-        return Block(moment(kernel.row), moment(kernel.column), cross)
-    if isinstance(kernel, Triangle):
-        cross = triangle_moment(activation, kernel.diagonal, kernel.cross)
-        return Triangle(moment(kernel.diagonal), cross)
-    if isinstance(kernel, Variances):
-        return Variances(moment(kernel.values))
-    raise TypeError(
-        "`kernel` must be a `Variances`, a `Block` or a `Triangle`, such as "
-        f"`Block(diagonal, diagonal, matrix)` of a kernel matrix; got {described(kernel)}."
-    )

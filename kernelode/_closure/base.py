@@ -3,6 +3,7 @@
 import abc
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer, checked_layered
@@ -21,7 +22,7 @@ class AbstractClosure(Shown):
     def prepare(
         self,
         network: AbstractArchitecture,
-        kernel: Float[Array, "n n"],
+        kernel: Any,
         ts: Float[Array, " times"] | None = None,
     ) -> "AbstractClosure":
         """The closure to be used for a network: at the depths `ts` of its flow, or through its layers.
@@ -30,8 +31,9 @@ class AbstractClosure(Shown):
         return self
 
     @abc.abstractmethod
-    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Any:
-        """The state that an input kernel starts with."""
+    def init(self, network: AbstractArchitecture, kernel: Any) -> Any:
+        """The state that an input kernel, (n, n), starts with. (A closure that is for rectangular kernels
+        too may be given a `Block`; those with moments of order 1/n are not.)"""
 
     @abc.abstractmethod
     def rate(self, network: AbstractArchitecture, state: Any, layer: Layer) -> Any:
@@ -45,6 +47,10 @@ class AbstractClosure(Shown):
     @abc.abstractmethod
     def mean_kernel(self, state: Any) -> Float[Array, "n n"]:
         """K0 of a state."""
+
+    def variances(self, state: Any) -> Float[Array, " inputs"]:
+        """The variances of all inputs in a state."""
+        return jnp.diagonal(self.mean_kernel(state))
 
     def quadrature_error(self, network: AbstractArchitecture, state: Any) -> Float[Array, ""]:
         """An estimate of the relative error of the Gaussian expectations in a state: of those that make

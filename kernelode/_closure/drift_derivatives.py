@@ -24,7 +24,7 @@ class DriftDerivatives(NamedTuple):
 def drift_derivatives(function, block: Block) -> DriftDerivatives:
     """Of `function`, Block -> Block, elementwise in pairs. Perturbations are batched, so that the
     expectations are evaluated once."""
-    basis = _unit_perturbations(block)
+    basis = block.tangents("row", "cross", "column")
 
     def with_first(block: Block):
         along = lambda tangent: jax.jvp(function, (block,), (tangent,))
@@ -35,14 +35,6 @@ def drift_derivatives(function, block: Block) -> DriftDerivatives:
     return DriftDerivatives(
         value=_entries(value), chi=_last(_entries(first), 1), curvature=_last(_entries(curvature), 2)
     )
-
-
-def _unit_perturbations(block: Block) -> Block:
-    one, zero = (jax.tree.map(f, block) for f in (jnp.ones_like, jnp.zeros_like))
-    row = Block(one.row, zero.column, zero.cross)
-    cross = Block(zero.row, zero.column, one.cross)
-    column = Block(zero.row, one.column, zero.cross)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), row, cross, column)
 
 
 def _entries(block: Block) -> Float[Array, "*lead n m 3"]:

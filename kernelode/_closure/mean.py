@@ -3,22 +3,42 @@
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, Layer
-from .._triangle import Triangle, as_triangle, triangle_matrix
+from .._expectation import block_error, kernel_error
+from .._kernel import Block, Triangle, as_triangle
 from .base import AbstractClosure
 
 
 class MeanOnly(AbstractClosure):
-    """K0, the neural-network Gaussian-process kernel: dK0/dt = Q(K0), or K0 <- layer(K0)."""
+    """K0, the neural-network Gaussian-process kernel: dK0/dt = Q(K0), or K0 <- layer(K0).
 
-    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Triangle:
+    Of a `Block` too, row inputs against column inputs.
+    """
+
+    def init(
+        self, network: AbstractArchitecture, kernel: Float[Array, "n n"] | Block
+    ) -> Triangle | Block:
         del network
-        return as_triangle(kernel)
+        return kernel if isinstance(kernel, Block) else as_triangle(kernel)
 
-    def rate(self, network: AbstractArchitecture, state: Triangle, layer: Layer) -> Triangle:
+    def rate(
+        self, network: AbstractArchitecture, state: Triangle | Block, layer: Layer
+    ) -> Triangle | Block:
         return network.drift(state, layer)
 
-    def push(self, network: AbstractArchitecture, state: Triangle, layer: Layer) -> Triangle:
+    def push(
+        self, network: AbstractArchitecture, state: Triangle | Block, layer: Layer
+    ) -> Triangle | Block:
         return network.layer(state, layer)
 
-    def mean_kernel(self, state: Triangle) -> Float[Array, "n n"]:
-        return triangle_matrix(state)
+    def mean_kernel(self, state: Triangle | Block) -> Float[Array, "n m"]:
+        return state.matrix()
+
+    def variances(self, state: Triangle | Block) -> Float[Array, " inputs"]:
+        return state.variances
+
+    def quadrature_error(
+        self, network: AbstractArchitecture, state: Triangle | Block
+    ) -> Float[Array, ""]:
+        if isinstance(state, Block):
+            return block_error(network.activation, state)
+        return kernel_error(network.activation, state.matrix())

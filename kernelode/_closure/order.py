@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import is_concrete
-from .._kernel import cast
+from .._trees import cast
 from .chaos_basis import Degrees, square_norms
 from .chaos_couplings import SOURCES, Couplings
 from .tower import Tower, tower_push

@@ -1,4 +1,5 @@
 from .accuracy import (
+    block_error as block_error,
     expectation_error as expectation_error,
     has_known_accuracy as has_known_accuracy,
     kernel_error as kernel_error,
@@ -7,7 +8,7 @@ from .accuracy import (
 from .moments import (
     Moments as Moments,
     pair_moment as pair_moment,
-    triangle_moment as triangle_moment,
+    second_moments as second_moments,
     variance_moment as variance_moment,
 )
 from .public import (

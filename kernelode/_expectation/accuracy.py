@@ -9,7 +9,8 @@ from .._activation.base import (
     AbstractClosedFormActivation,
     AbstractStraightActivation,
 )
-from .._kernel import as_constant
+from .._kernel import Block
+from .._trees import as_constant
 from .mehler import POOR
 from .moments import pair_moments, variance_derivatives
 from .variance import integrate_ladder
@@ -55,9 +56,30 @@ def kernel_error(activation: AbstractActivation, kernel: Float[Array, "n n"]) ->
     """An estimate of the error of E[sigma_a sigma_b] relative to sqrt(E[sigma_a^2] E[sigma_b^2]), the
     largest of all pairs."""
     q = jnp.diagonal(kernel)
-    own = variance_derivatives(activation, q)
-    root = jnp.sqrt(jnp.abs(own.value[0]))
-    size = root[:, None] * root[None, :]
+    root, own = _roots(activation, q)
     error = pair_moments(activation, q, q, kernel)[0, 0].error
-    error = jnp.where(jnp.eye(q.shape[0], dtype=bool), own.error[0][:, None], error)
-    return jnp.max(jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0))
+    error = jnp.where(jnp.eye(q.shape[0], dtype=bool), own[:, None], error)
+    return _relative(error, root, root)
+
+
+def block_error(activation: AbstractActivation, block: Block) -> Float[Array, ""]:
+    """The same of row inputs with column inputs."""
+    rows, of_rows = _roots(activation, block.row)
+    columns, of_columns = _roots(activation, block.column)
+    error = pair_moments(activation, block.row, block.column, block.cross)[0, 0].error
+    alone = [jnp.max(_ratio(e, r**2)) for e, r in ((of_rows, rows), (of_columns, columns))]
+    return jnp.max(jnp.stack([_relative(error, rows, columns), *alone]))
+
+
+def _roots(activation: AbstractActivation, q: Float[Array, " n"]):
+    """sqrt(E[sigma^2]), and the error of its square."""
+    own = variance_derivatives(activation, q)
+    return jnp.sqrt(jnp.abs(own.value[0])), own.error[0]
+
+
+def _relative(error, rows, columns) -> Float[Array, ""]:
+    return jnp.max(_ratio(error, rows[:, None] * columns[None, :]))
+
+
+def _ratio(error, size):
+    return jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractKinkedActivation
 from .._activation.scale import correlation
-from .._kernel import as_constant
+from .._trees import as_constant
 from .adapted import fits
 from .direct import direct_moments
 from .kinked import KinkedSpectra

@@ -21,8 +21,9 @@ from .._activation.base import (
 )
 from .._activation.homogeneous import homogeneous_errors, homogeneous_moments
 from .._activation.price import directional, mixed_derivative
-from .._kernel import as_constant
-from .._triangle import fold, sides, unfold
+from .._checks import described
+from .._kernel import AbstractKernel, Kernel
+from .._trees import as_constant
 from .mehler import integrate_table, moment_table, table_indices
 from .variance import integrate_ladder, variance_ladder
 
@@ -57,13 +58,26 @@ def pair_moment(
 
 
 @eqx.filter_jit
-def triangle_moment(
-    activation: AbstractActivation, q: Float[Array, " n"], cross: Float[Array, "rows columns"]
-) -> Float[Array, "rows columns"]:
-    """`pair_moment` of inputs with themselves, where each covariance is given once: see `Triangle`."""
-    if isinstance(activation, AbstractClosedFormActivation):
-        return activation.second_moment(*sides(q), cross)
-    return fold(pair_moment(activation, q, q, unfold(cross, q.shape[0])))
+def entry_moment(
+    activation: AbstractClosedFormActivation,
+    a: Float[Array, "*shape"],
+    b: Float[Array, "*shape"],
+    c: Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
+    """E[sigma(x) sigma(y)], elementwise, by its formula."""
+    return activation.second_moment(a, b, c)
+
+
+def second_moments(activation: AbstractActivation, kernel: Kernel) -> Kernel:
+    """E[sigma sigma] of every entry of a kernel, of any kind."""
+    if not isinstance(kernel, AbstractKernel):
+        raise TypeError(
+            "`kernel` must be a `Variances`, a `Block` or a `Triangle`, such as "
+            f"`Block(diagonal, diagonal, matrix)` of a kernel matrix; got {described(kernel)}."
+        )
+    bound = lambda function: functools.partial(function, activation)
+    closed = isinstance(activation, AbstractClosedFormActivation)
+    return kernel.map(bound(variance_moment), bound(pair_moment), bound(entry_moment) if closed else None)
 
 
 def variance_derivatives(

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from .._activation.base import AbstractActivation
 from .._checks import as_real_array, described, instance, integer, is_concrete
 from .._custom_types import RealLike
-from .._kernel import cast
+from .._trees import cast
 from . import chaos, moments
 from .moments import Moments
 from .nodes import TERMS

@@ -21,7 +21,7 @@ from .._activation.base import (
     AbstractStraightActivation,
     derivatives,
 )
-from .._kernel import as_constant
+from .._trees import as_constant
 from .adapted import adapted_average, by_range, concentration, fits, fixed_average
 from .kinked import kinked_rule
 from .large_variance import beyond, large_variance_ladder

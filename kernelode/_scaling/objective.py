@@ -21,24 +21,10 @@ from .._kernel import Block, Variances
 Kernel = TypeVar("Kernel", Variances, Block)
 
 
-def entries(kernel: Kernel) -> Array:
-    """The entries that are perturbed: variances, or the covariances of a block."""
-    return kernel.cross if isinstance(kernel, Block) else kernel.values
-
-
-def unit_perturbation(kernel: Kernel) -> Kernel:
-    """One in each of `entries`, zero elsewhere."""
-    if isinstance(kernel, Block):
-        return Block(
-            jnp.zeros_like(kernel.row), jnp.zeros_like(kernel.column), jnp.ones_like(kernel.cross)
-        )
-    return Variances(jnp.ones_like(kernel.values))
-
-
 def gain(function, kernel: Kernel) -> tuple[Kernel, Array]:
     """The image of a kernel, and the derivative of each of its entries by the same entry."""
-    image, tangent = jax.jvp(function, (kernel,), (unit_perturbation(kernel),))
-    return image, entries(tangent)
+    image, tangent = jax.jvp(function, (kernel,), (kernel.tangent(),))
+    return image, tangent.entries
 
 
 def flow_drift(network: AbstractResidualNetwork):
@@ -63,7 +49,7 @@ def log_response(
         kernel, factor = gain(lambda k: network.layer(k, layer), kernel)
         return (kernel, total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)), None
 
-    start = entries(kernel)
+    start = kernel.entries
     carry = (kernel, jnp.zeros_like(start), jnp.ones_like(start))
     layers = eqx.tree_at(lambda x: x.scale, network.layers(), scale * network.scale_profile())
     (last, total, sign), _ = jax.lax.scan(step, carry, layers)

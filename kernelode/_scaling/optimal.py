@@ -13,8 +13,9 @@ from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._expectation import expectation_error, has_known_accuracy
-from .._kernel import Variances, as_block, as_constant, cast, checked_kernel
+from .._kernel import Variances, as_block, checked_kernel
 from .._sizes import check_optima
+from .._trees import as_constant, cast
 from .estimate import OptimalScale, ScaleEstimate, statuses
 from .flow import diagonal_flow_optimum
 from .newton import (

@@ -28,13 +28,14 @@ from .._arguments import check_diffrax
 from .._checks import flag
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
-from .._kernel import Block, as_constant, cast, checked_kernel
+from .._kernel import Block, checked_kernel
 from .._sizes import check_optima
 from .._solve import default_controller
+from .._trees import as_constant, cast
 from .estimate import OptimalTime, TimeEstimate, statuses
 from .flow import diagonal_flow_optimum
 from .newton import best_interval, maximise, verdict
-from .objective import entries, flow_drift, gain, log_read_out, scan_times
+from .objective import flow_drift, gain, log_read_out, scan_times
 from .optimal import check_residual
 from .pairs import from_upper_triangle, pair_block, pair_entries
 
@@ -239,6 +240,6 @@ def _finish(network, pair, search, interval, adjoint) -> TimeEstimate:
     return TimeEstimate(
         time=jnp.where(interior, time, limit),
         correction=jnp.where(interior, correction, 0),
-        kernel=jnp.where(interior, entries(end.kernel).reshape(()), at_limit),
+        kernel=jnp.where(interior, end.kernel.entries.reshape(()), at_limit),
         status=statuses(interior, decreasing, increasing),
     )

@@ -16,10 +16,11 @@ from .._architecture import (
 from .._checks import checked_layers, described, is_concrete, positive_integer
 from .._describe import describe
 from .._files import versions
-from .._kernel import cast, checked_kernel
+from .._kernel import checked_kernel
 from .._memory import check_memory
 from .._probe import probe
 from .._start import FixedGram, GaussianRows
+from .._trees import cast
 from ._batch import Draw
 from ._elements import elements_of
 from ._ensemble import Ensemble

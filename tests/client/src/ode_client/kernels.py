@@ -63,7 +63,9 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     last = layers.mean_kernel[-1]
     block = residual.read_out(ko.Block(diagonal(last), diagonal(last), last))
     variances: ko.Variances = residual.read_out(ko.Variances(diagonal(last)))
-    half: ko.Triangle = residual.read_out(ko.MeanOnly().init(residual, last))
+    state = ko.MeanOnly().init(residual, last)
+    assert isinstance(state, ko.Triangle)
+    half: ko.Triangle = residual.read_out(state)
     _, responses = ko.response_flow(residual, kernel, [0.1])
     residuals: ko.ClosureResidual = ko.closure_residual(
         residual, pairs.mean_kernel, pairs.kernel_covariance, pairs.mean_correction

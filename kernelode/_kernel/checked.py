@@ -1,4 +1,4 @@
-"""Kernels: which entries travel through a network together, and what makes an input kernel valid."""
+"""What makes a kernel valid: a covariance, judged at unit diagonal."""
 
 import equinox as eqx
 import jax
@@ -6,68 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._checks import as_real_array, is_concrete, scalar
-from ._custom_types import RealLike
-from ._show import Shown
-
-
-class Variances(Shown):
-    """Diagonal entries alone: each input's variance travels by itself."""
-
-    values: Float[Array, "*shape"]
-
-
-class Block(Shown):
-    """A rectangular block of a kernel with the variances it needs: closed under every layer.
-
-    `cross[i, j]` is the covariance of row input i with column input j, whose variances are `row[i]` and
-    `column[j]`. The three are independent variables: perturbing `cross` holds the variances fixed,
-    and perturbing `row` leaves `column` alone, also where a row and a column are the same input.
-    """
-
-    row: Float[Array, " n"]
-    column: Float[Array, " m"]
-    cross: Float[Array, "n m"]
-
-
-def as_block(kernel: Float[Array, "n n"]) -> Block:
-    """A symmetric kernel matrix as a block of all inputs with all inputs."""
-    diagonal = jnp.diagonal(kernel)
-    return Block(diagonal, diagonal, kernel)
-
-
-def as_matrix(block: Block) -> Float[Array, "n n"]:
-    """The kernel matrix of a block that came from one: its diagonal holds the variances."""
-    diagonal = jnp.eye(block.row.shape[0], dtype=bool)
-    return jnp.where(diagonal, block.row[:, None], block.cross)
-
-
-def input_kernel(
-    x: RealLike,
-    weight_variance: RealLike = 1.0,
-    bias_variance: RealLike = 0.0,
-) -> Float[Array, "n n"]:
-    """The kernel after a Gaussian read-in layer: K = weight_variance x x^T / d + bias_variance.
-
-    **Arguments**
-
-    - `x`: inputs, one a row; shape (n, d). The kernel has its dtype.
-    - `weight_variance`: d times the variance of a read-in weight. Traced.
-    - `bias_variance`: the variance of a read-in bias. Traced.
-
-    **Raises** `ValueError` for a wrong shape, non-finite inputs or negative variances, `TypeError` for a
-    dtype other than float32 and float64.
-    """
-    x = as_real_array("x", x)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"`x` must have shape (inputs, features), got {x.shape}.")
-    if is_concrete(x) and not np.all(np.isfinite(np.asarray(x))):
-        raise ValueError("`x` must be finite, but has NaN or infinite entries.")
-    weight = scalar("weight_variance", weight_variance, non_negative=True).astype(x.dtype)
-    bias = scalar("bias_variance", bias_variance, non_negative=True).astype(x.dtype)
-    # In full precision: on some devices the default is 10 bits, with which the kernel is no covariance.
-    gram = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
-    return weight * gram / x.shape[1] + bias
+from .._checks import as_real_array, is_concrete
+from .._custom_types import RealLike
+from .kinds import AbstractKernel, Block
 
 
 def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"]:
@@ -85,6 +26,11 @@ def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"
     kernel is not square, finite, symmetric and positive semidefinite (to rounding). A traced one is
     checked when it runs, for finite and symmetric entries and for |K_ab| <= sqrt(K_aa K_bb).
     """
+    if isinstance(kernel, AbstractKernel):
+        raise TypeError(
+            f"`{name}` must be a square matrix here, the kernel of all inputs with each other; got a "
+            f"`{type(kernel).__name__}`."
+        )
     kernel = as_real_array(name, kernel)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] == 0:
         raise ValueError(f"`{name}` must be a square matrix, got shape {kernel.shape}.")
@@ -101,6 +47,50 @@ def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"
         bad,
         f"`{name}` is not a covariance: it must be finite and symmetric with |K_ab|^2 <= K_aa K_bb.",
     )
+
+
+def checked_entries(kernel: RealLike | Block, name: str = "kernel") -> Float[Array, "n n"] | Block:
+    """`checked_kernel` of a matrix; of a `Block` the same for every row input with every column input.
+
+    **Raises** `TypeError` and `ValueError` as there.
+    """
+    if not isinstance(kernel, Block):
+        return checked_kernel(kernel, name)
+    row, column, cross = (
+        as_real_array(f"{name}.{part}", getattr(kernel, part)) for part in ("row", "column", "cross")
+    )
+    if len({x.dtype for x in (row, column, cross)}) > 1:
+        raise TypeError(f"The arrays of `{name}` must have one dtype.")
+    shape = (*row.shape, *column.shape)
+    if row.ndim != 1 or column.ndim != 1 or cross.shape != shape or 0 in shape:
+        raise ValueError(
+            f"`{name}` must be a `Block` with `row` (n,), `column` (m,) and `cross` (n, m); got shapes "
+            f"{row.shape}, {column.shape} and {cross.shape}."
+        )
+    found, parts = Block(row, column, cross), (row, column, cross)
+    message = (
+        f"`{name}` is not a covariance: it must be finite, with variances that are not negative and "
+        "|K_ab|^2 <= K_aa K_bb."
+    )
+    if all(is_concrete(x) for x in parts):
+        if _beyond(*(np.asarray(x) for x in parts), xp=np):
+            raise ValueError(message)
+        return found
+    return eqx.error_if(found, _beyond(*jax.lax.stop_gradient(parts), xp=jnp), message)
+
+
+def _beyond(row, column, cross, *, xp):
+    """Whether a block is no covariance."""
+    root = lambda x: xp.sqrt(xp.where(x > 0, x, 0))
+    slack, tiny = 64 * float(jnp.finfo(cross.dtype).eps), float(jnp.finfo(cross.dtype).tiny)
+    a, b = root(row)[:, None], root(column)[None, :]
+    # Divided by one root after the other: products of variances overflow.
+    safe = lambda x: xp.where(x > 0, x, 1)
+    scaled = xp.abs(cross) / safe(a) / safe(b)
+    dead = (a == 0) | (b == 0)
+    large = xp.where(dead, cross != 0, scaled > 1 + slack + 4 * tiny / safe(a) / safe(b))
+    finite = xp.all(xp.isfinite(cross)) & xp.all(xp.isfinite(row)) & xp.all(xp.isfinite(column))
+    return ~finite | xp.any(large) | xp.any(row < 0) | xp.any(column < 0)
 
 
 def _slack(n: int, dtype) -> float:
@@ -149,15 +139,3 @@ def _check_concrete(kernel: np.ndarray, name: str) -> None:
                 f"`{name}` must be positive semidefinite, but its lowest eigenvalue is "
                 f"{np.linalg.eigvalsh(scaled)[0]:.3g} when it is scaled to unit diagonal."
             ) from None
-
-
-def cast(tree, dtype):
-    """The floating-point arrays of `tree` in `dtype`: a calculation has the kernel's precision."""
-    floating = lambda x: eqx.is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)
-    return jax.tree.map(lambda x: x.astype(dtype) if floating(x) else x, tree)
-
-
-def as_constant(tree):
-    """`tree` as a constant to differentiation; a leaf may be a function, as of a user's activation."""
-    arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
-    return eqx.combine(jax.lax.stop_gradient(arrays), rest)

@@ -13,16 +13,16 @@ and its column by a selection, which compilers vectorise; those of a list of pai
 """
 
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._show import Shown
+from .kinds import AbstractKernel
 
 
-class Triangle(Shown):
+class Triangle(AbstractKernel):
     """A symmetric kernel with every covariance once: closed under every layer.
 
     `cross` has the covariances of all pairs, and the variances again, in a layout of its own; the
@@ -32,17 +32,28 @@ class Triangle(Shown):
     diagonal: Float[Array, " n"]
     cross: Float[Array, "rows columns"]
 
+    perturbed: ClassVar[str] = "cross"
+
+    def map(self, single, table, entry=None) -> "Triangle":
+        if entry is not None:
+            return Triangle(single(self.diagonal), entry(*sides(self.diagonal), self.cross))
+        whole = unfold(self.cross, self.diagonal.shape[0])
+        return Triangle(single(self.diagonal), fold(table(self.diagonal, self.diagonal, whole)))
+
+    @property
+    def variances(self) -> Float[Array, " n"]:
+        return self.diagonal
+
+    def matrix(self) -> Float[Array, "n n"]:
+        """The kernel matrix; its diagonal holds the variances."""
+        n = self.diagonal.shape[0]
+        diagonal = jnp.eye(n, dtype=bool)
+        return jnp.where(diagonal, self.diagonal[:, None], unfold(self.cross, n))
+
 
 def as_triangle(kernel: Float[Array, "n n"]) -> Triangle:
     """A symmetric kernel matrix as a triangle; a derivative belongs to K_ab and K_ba, half to each."""
     return Triangle(jnp.diagonal(kernel), fold((kernel + kernel.T) / 2))
-
-
-def triangle_matrix(triangle: Triangle) -> Float[Array, "n n"]:
-    """The kernel matrix of a triangle: its diagonal holds the variances."""
-    n = triangle.diagonal.shape[0]
-    diagonal = jnp.eye(n, dtype=bool)
-    return jnp.where(diagonal, triangle.diagonal[:, None], unfold(triangle.cross, n))
 
 
 def fold(matrix: Float[Array, "n n"]) -> Float[Array, "rows columns"]:
