@@ -54,9 +54,11 @@ from ._expectation import (
     hermite_spectrum as hermite_spectrum,
     pair_coefficients as pair_coefficients,
     pair_moments as pair_moments,
+    single_moments as single_moments,
     variance_derivatives as variance_derivatives,
 )
 from ._kernel import (
+    AbstractKernel as AbstractKernel,
     Block as Block,
     Triangle as Triangle,
     Variances as Variances,

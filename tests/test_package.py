@@ -19,9 +19,9 @@ PACKAGE = ROOT / "kernelode"
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
-    ("_show", "_version"),
+    ("_show", "_trees", "_version"),
     ("_files", "_fingerprint"),
-    ("_activation", "_kernel", "_start", "_triangle"),
+    ("_activation", "_kernel", "_start"),
     ("_expectation",),
     ("_architecture",),
     ("_describe",),
@@ -38,7 +38,7 @@ OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
 #: Independent checks: of the theory they know what a network is, and nothing else.
 CHECKS_MAY_IMPORT = (
     *("_checks", "_custom_types", "_files", "_interrupt", "_memory", "_probe", "_progress"),
-    *("_kernel", "_start", "_triangle", "_activation", "_architecture", "_describe"),
+    *("_kernel", "_start", "_activation", "_architecture", "_describe", "_trees"),
 )
 OPTIONAL = (
     "matplotlib",

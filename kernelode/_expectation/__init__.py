@@ -15,5 +15,6 @@ from .public import (
     hermite_spectrum as hermite_spectrum,
     pair_coefficients as pair_coefficients,
     pair_moments as pair_moments,
+    single_moments as single_moments,
     variance_derivatives as variance_derivatives,
 )

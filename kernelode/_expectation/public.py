@@ -1,6 +1,6 @@
 """The Gaussian expectations as users call them: arguments checked, and numbers taken where arrays are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,22 @@ import numpy as np
 from jaxtyping import Array
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, described, instance, integer, is_concrete
+from .._checks import as_real_array, described, flag, instance, integer, is_concrete
 from .._custom_types import RealLike
 from .._trees import cast
-from . import chaos, moments
+from . import chaos, moments, single
 from .moments import Moments
 from .nodes import TERMS
 
 
 def pair_moments(
-    activation: AbstractActivation, a: RealLike, b: RealLike, c: RealLike, order: int = 0
+    activation: AbstractActivation,
+    a: RealLike,
+    b: RealLike,
+    c: RealLike,
+    order: int = 0,
+    *,
+    elementwise: bool = False,
 ) -> dict[tuple[int, int], Moments]:
     """E[sigma^(i)(x) sigma^(j)(y)] with error estimates, for all i + j even and at most 2 `order`.
 
@@ -32,6 +38,8 @@ def pair_moments(
     - `a`, `b`: Var x and Var y, shapes (n,) and (m,); or numbers. Traced.
     - `c`: Cov(x, y), shape (n, m); without the dimension of what is a number. Traced.
     - `order`: static.
+    - `elementwise`: `a`, `b` and `c` have one shape, and are of one pair each; static. (All pairs of n
+        inputs share what belongs to an input, and are faster as a table.)
 
     **Returns** `Moments` by (i, j), of the shape of `c`.
 
@@ -41,6 +49,8 @@ def pair_moments(
     activation = _checked(activation)
     order = integer("order", order, least=0)
     a, b, c = _in_one_dtype(a=a, b=b, c=c)
+    if flag("elementwise", elementwise):
+        return _elementwise(activation, a, b, c, order)
     _check_pairs(a, b, c)
     shape = c.shape
     activation = cast(activation, c.dtype)
@@ -73,13 +83,47 @@ def variance_derivatives(activation: AbstractActivation, q: RealLike, order: int
     return jax.tree.map(lambda x: x.reshape(order + 1, *q.shape), found)
 
 
-def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) -> Moments:
-    """s_m(q) = E[sigma(sqrt(q) z) h_m(z)], m < terms, with error estimates. Shape (terms,).
+def single_moments(
+    activation: AbstractActivation, q: RealLike, derivatives: Sequence[int] = (0, 0)
+) -> Moments:
+    """E[sigma^(i)(x) sigma^(j)(x) ...] for x ~ N(0, q) and the numbers i, j, ... of `derivatives`, with
+    error estimates: (0, 0, 0, 0) is E[sigma^4], (0, 0, 1, 1) is E[sigma^2 sigma'^2].
 
     **Arguments**
 
     - `activation`: sigma.
-    - `q`: a number; traced (`vmap` for many).
+    - `q`: shape (n,), or a number. Traced; derivatives by it are E[(product)''] / 2.
+    - `derivatives`: one number a factor; static. Of activations with kinks 0 and 1 alone.
+
+    **Returns** `Moments` of the shape of `q`.
+
+    **Raises** `ValueError` or `TypeError` for a wrong argument, as `pair_moments`.
+    """
+    activation = _checked(activation)
+    if not isinstance(derivatives, Sequence) or not derivatives:
+        raise TypeError(
+            "`derivatives` must be numbers of derivatives, one a factor, such as (0, 0, 1, 1); got "
+            f"{described(derivatives)}."
+        )
+    factors = tuple(integer("derivatives", k, least=0) for k in derivatives)
+    (q,) = _in_one_dtype(q=q)
+    if q.ndim > 1:
+        raise ValueError(f"`q` must be a number or a vector, got shape {q.shape}.")
+    _check_variances(q=q)
+    found = single.single_moments(cast(activation, q.dtype), q.reshape(-1), factors)
+    return jax.tree.map(lambda x: x.reshape(q.shape), found)
+
+
+def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) -> Moments:
+    """s_m(q) = E[sigma(sqrt(q) z) h_m(z)], m < terms, with error estimates. Shape (terms,).
+
+    Of n inputs the matrix (n, terms) of which Mehler's series is made,
+    E[sigma_a sigma_b] = sum_m corr_ab^m s_m(q_a) s_m(q_b).
+
+    **Arguments**
+
+    - `activation`: sigma.
+    - `q`: a number, or shape (n,); traced.
     - `terms`: static.
 
     **Raises** `ValueError` for more than 1024 terms, and `ValueError` or `TypeError` for other wrong
@@ -89,9 +133,12 @@ def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) ->
     if integer("terms", terms, least=1) > TERMS:
         raise ValueError(f"`terms` must be between 1 and {TERMS}, got {terms}.")
     (q,) = _in_one_dtype(q=q)
-    _check_numbers(q=q)
+    if q.ndim > 1:
+        raise ValueError(f"`q` must be a number or a vector, got shape {q.shape}.")
     _check_variances(q=q)
-    return chaos.hermite_spectrum(cast(activation, q.dtype), q, int(terms))
+    activation = cast(activation, q.dtype)
+    one = lambda q: chaos.hermite_spectrum(activation, q, int(terms))
+    return jax.vmap(one)(q) if q.ndim else one(q)
 
 
 def pair_coefficients(
@@ -123,6 +170,20 @@ def pair_coefficients(
     _check_numbers(a=a, b=b, c=c)
     _check_pairs(a, b, c)
     return chaos.pair_coefficients(cast(activation, c.dtype), a, b, c, order, terms=int(terms))
+
+
+def _elementwise(activation: AbstractActivation, a, b, c, order: int):
+    if not a.shape == b.shape == c.shape:
+        raise ValueError(
+            "`a`, `b` and `c` must have one shape with `elementwise=True`, got "
+            f"{a.shape}, {b.shape} and {c.shape}."
+        )
+    _check_variances(a=a, b=b)
+    _check_covariances(np.multiply, a, b, c)
+    activation = cast(activation, c.dtype)
+    one = lambda a, b, c: moments.pair_moments(activation, a[None], b[None], c[None, None], order)
+    found = jax.vmap(one)(a.reshape(-1), b.reshape(-1), c.reshape(-1))
+    return jax.tree.map(lambda x: x.reshape(c.shape), found)
 
 
 def _checked(activation) -> AbstractActivation:
@@ -164,9 +225,13 @@ def _check_pairs(a: Array, b: Array, c: Array) -> None:
             f"together; got {c.shape}."
         )
     _check_variances(a=a, b=b)
+    _check_covariances(np.multiply.outer, a, b, c)
+
+
+def _check_covariances(product, a: Array, b: Array, c: Array) -> None:
     if not all(is_concrete(x) for x in (a, b, c)):
         return
     # One root after the other: products of variances overflow. 64 eps: rounding of sums over features.
-    roots = np.multiply.outer(*(np.sqrt(np.asarray(x, float)) for x in (a, b)))
+    roots = product(*(np.sqrt(np.asarray(x, float)) for x in (a, b)))
     if not (np.abs(np.asarray(c, float)) <= roots * (1 + 64 * float(jnp.finfo(c.dtype).eps))).all():
         raise ValueError("`c` must be a covariance: finite, and at most sqrt(a b) in size.")

@@ -13,6 +13,10 @@ from .._show import Shown
 
 Kernel = TypeVar("Kernel", bound="AbstractKernel")
 
+#: Of a variance, and of the variances and the covariance of two inputs.
+Single = Callable[[Array], Array]
+Table = Callable[[Array, Array, Array], Array]
+
 
 class AbstractKernel(Shown):
     """Entries of a kernel that are closed under every layer.
@@ -27,9 +31,9 @@ class AbstractKernel(Shown):
     @abc.abstractmethod
     def map(
         self: Kernel,
-        single: Callable[[Array], Array],
-        table: Callable[[Array, Array, Array], Array],
-        entry: Callable[[Array, Array, Array], Array] | None = None,
+        single: Single,
+        table: Table,
+        entry: Table | None = None,
     ) -> Kernel:
         """The kernel of variances `single(q)` and covariances `table(a, b, c)`.
 
@@ -78,7 +82,7 @@ class Variances(AbstractKernel):
 
     perturbed: ClassVar[str] = "values"
 
-    def map(self, single, table, entry=None) -> "Variances":
+    def map(self, single: Single, table: Table, entry: Table | None = None) -> "Variances":
         return Variances(single(self.values))
 
     @property
@@ -103,7 +107,7 @@ class Block(AbstractKernel):
 
     perturbed: ClassVar[str] = "cross"
 
-    def map(self, single, table, entry=None) -> "Block":
+    def map(self, single: Single, table: Table, entry: Table | None = None) -> "Block":
         return Block(single(self.row), single(self.column), table(self.row, self.column, self.cross))
 
     @property

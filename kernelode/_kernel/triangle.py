@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .kinds import AbstractKernel
+from .kinds import AbstractKernel, Single, Table
 
 
 class Triangle(AbstractKernel):
@@ -34,7 +34,7 @@ class Triangle(AbstractKernel):
 
     perturbed: ClassVar[str] = "cross"
 
-    def map(self, single, table, entry=None) -> "Triangle":
+    def map(self, single: Single, table: Table, entry: Table | None = None) -> "Triangle":
         if entry is not None:
             return Triangle(single(self.diagonal), entry(*sides(self.diagonal), self.cross))
         whole = unfold(self.cross, self.diagonal.shape[0])

@@ -35,6 +35,11 @@ def on_pairs(closure: ko.AbstractClosure) -> ko.AbstractPairClosure | None:
     return closure.pairs() if isinstance(closure, ko.AbstractPairable) else None
 
 
+def largest(kernel: ko.AbstractKernel) -> Float[Array, ""]:
+    """The largest variance, whatever the kind."""
+    return jnp.max(kernel.variances)
+
+
 def upstream(start: ko.AbstractStart, inputs: int) -> bool:
     """Whether the first layer's kernel fluctuates beyond the sampling of its neurons."""
     return start.moments(inputs) is not None
@@ -81,11 +86,13 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
         moments.mean_correction,
         variances.values,
         half.cross,
+        largest(half),
         responses.output.diagonal,
         residuals.mean_kernel,
         mismatch,
         ko.variance_derivatives(ko.Erf(), q, 2).value,
         ko.hermite_spectrum(ko.Erf(), one, 4).error,
+        ko.single_moments(ko.GELU(), q, (0, 0, 1, 1)).value,
         coefficients.value,
     ]
     assert all(bool(jnp.all(jnp.isfinite(check))) for check in checks)

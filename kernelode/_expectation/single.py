@@ -1,0 +1,141 @@
+"""Expectations of products of sigma and its derivatives at one input: E[sigma^(i)(x) sigma^(j)(x) ...].
+
+With g the product and x ~ N(0, q), dE[g]/dq = E[g'']/2 (the heat equation), and g'' is a sum of products
+of the same kind.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._activation.base import (
+    AbstractActivation,
+    AbstractHomogeneousActivation,
+    AbstractKinkedActivation,
+    AbstractSmoothActivation,
+    derivatives,
+)
+from .._trees import as_constant
+from .adapted import adapted_average, concentration, fixed_average
+from .kinked import kinked_steps
+from .moments import Moments
+from .primitive import with_derivative
+
+#: sigma^(i) sigma^(j) ..., by the numbers i, j, ...: in increasing order, so that equal ones are one.
+Factors = tuple[int, ...]
+
+
+def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factors: Factors) -> Moments:
+    """E[product of sigma^(k)(x) over k in `factors`], x ~ N(0, q), with error estimates."""
+    factors = tuple(sorted(factors))
+    constants = as_constant(activation), jax.lax.stop_gradient(q)
+    if isinstance(activation, AbstractHomogeneousActivation):
+        value = _homogeneous(factors, activation, q)
+        return Moments(value, 64 * jnp.finfo(q.dtype).eps * jnp.abs(value))
+    if isinstance(activation, AbstractKinkedActivation):
+        value, finer = (_kinked(factors, activation, q, finer=finer) for finer in (False, True))
+        rough, size = (_kinked(factors, *constants, finer=True, size=size) for size in (False, True))
+        change = jnp.abs(jax.lax.stop_gradient(value) - rough)
+        return Moments(finer, 4 * change + 64 * jnp.finfo(q.dtype).eps * size)
+    value, error = _moment(factors, activation, q), _adapted(factors, *constants)[1]
+    # The weights of the rule round together.
+    return Moments(value, error + 64 * jnp.finfo(q.dtype).eps * jnp.abs(jax.lax.stop_gradient(value)))
+
+
+def _product(factors: Factors, activation: AbstractActivation, x: Float[Array, "*shape"]):
+    towers = derivatives(activation, x, max(factors))
+    return math.prod((towers[k] for k in factors[1:]), start=towers[factors[0]])
+
+
+@eqx.filter_jit
+def _moment(factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]):
+    return _bind(factors, activation, q)
+
+
+def _value(factors: Factors, activation: AbstractActivation, q):
+    return _adapted(factors, activation, q)[0]
+
+
+def _derivative(primals, tangents):
+    factors, activation, q = primals
+    _, activation_dot, q_dot = tangents
+    value = _moment(factors, activation, q)
+    tangent = jnp.zeros_like(value)
+    if q_dot is not None:
+        for other, count in _second_derivative(factors).items():
+            tangent = tangent + count / 2 * _moment(other, activation, q) * q_dot
+    if any(leaf is not None for leaf in jax.tree.leaves(activation_dot)):
+        c = _concentration(as_constant(activation), q)
+        fixed = lambda activation: fixed_average(lambda z: [_at(factors, activation, q, z)], c)[0]
+        tangent = tangent + eqx.filter_jvp(fixed, (activation,), (activation_dot,))[1]
+    return value, tangent
+
+
+_bind = with_derivative("single_moment", _value, _derivative)
+
+
+def _second_derivative(factors: Factors) -> dict[Factors, int]:
+    """(product)'' as a sum of products, and how often each occurs."""
+    once: dict[Factors, int] = {factors: 1}
+    for _ in range(2):
+        found: dict[Factors, int] = {}
+        for product, count in once.items():
+            for k in range(len(product)):
+                raised = tuple(sorted((*product[:k], product[k] + 1, *product[k + 1 :])))
+                found[raised] = found.get(raised, 0) + count
+        once = found
+    return once
+
+
+def _at(factors: Factors, activation, q, z):
+    return _product(factors, activation, jnp.sqrt(q)[None, :] * z)
+
+
+def _adapted(factors: Factors, activation: AbstractActivation, q):
+    value, error = adapted_average(
+        lambda z: [_at(factors, activation, q, z)], _concentration(activation, q)
+    )
+    return value[0], error[0]
+
+
+def _concentration(activation: AbstractActivation, q):
+    if isinstance(activation, AbstractSmoothActivation):
+        return concentration(activation, q)
+    # Closed forms are of functions whose features are of order one, next to the origin.
+    return jnp.minimum(0.1, 0.25 / jnp.sqrt(jnp.maximum(q, 1)))
+
+
+def _homogeneous(factors: Factors, activation: AbstractHomogeneousActivation, q):
+    """E over both half lines, E|x|^m = (2 q)^(m/2) Gamma((m + 1)/2) / sqrt(pi)."""
+    _refuse_jumps(factors)
+    negative, positive = activation.slopes
+    m, count = factors.count(0), len(factors)
+    both = (positive**count + (-1) ** m * negative**count) / 2
+    size = 2 ** (m / 2) * math.gamma((m + 1) / 2) / math.sqrt(math.pi)
+    # A power with an integer exponent where it is one: its derivative is finite at zero.
+    power = q ** (m // 2) if m % 2 == 0 else q ** (m / 2)
+    return both.astype(q.dtype) * size * power
+
+
+def _kinked(
+    factors: Factors, activation: AbstractKinkedActivation, q, *, finer: bool, size: bool = False
+):
+    """On panels between the kinks, whose ends move with the variance: so do derivatives."""
+    _refuse_jumps(factors)
+    root = jnp.sqrt(jnp.where(q > 0, q, 1))
+    z, steps = kinked_steps(activation.kinks, root[:, None], 12.0, finer=finer)
+    values = _product(factors, activation, root[:, None] * z)
+    values = jnp.abs(values) if size else values
+    at_zero = _product(factors, activation, jnp.zeros_like(q))
+    return jnp.where(q > 0, jnp.sum(values * steps * jnp.exp(-(z**2) / 2), axis=1), at_zero)
+
+
+def _refuse_jumps(factors: Factors) -> None:
+    if max(factors) > 1:
+        raise ValueError(
+            "The second derivative of an activation with kinks is no function: products may contain "
+            f"sigma and sigma' only, got derivatives {factors}."
+        )
