@@ -20,7 +20,7 @@ PACKAGE = ROOT / "kernelode"
 LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
     ("_show", "_trees", "_version"),
-    ("_files", "_fingerprint"),
+    ("_devices", "_files", "_fingerprint"),
     ("_activation", "_kernel", "_start"),
     ("_expectation",),
     ("_architecture",),
@@ -37,7 +37,7 @@ LAYERS = (
 OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
 #: Independent checks: of the theory they know what a network is, and nothing else.
 CHECKS_MAY_IMPORT = (
-    *("_checks", "_custom_types", "_files", "_interrupt", "_memory", "_probe", "_progress"),
+    *("_checks", "_custom_types", "_devices", "_files", "_interrupt", "_memory", "_probe", "_progress"),
     *("_kernel", "_start", "_activation", "_architecture", "_describe", "_trees"),
 )
 OPTIONAL = (

@@ -46,7 +46,7 @@ compilations = []
 
 
 def note(*event, **details) -> None:
-    if "backend_compile" in event[0] and "_compute" in str(details.get("fun_name")):
+    if "backend_compile" in event[0] and "_round" in str(details.get("fun_name")):
         compilations.append(details)
 
 

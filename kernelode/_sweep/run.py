@@ -11,9 +11,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._interrupt import in_turn
+from .._devices import rounds
 from .grid import Grid, at_point
 
 #: Bytes of the largest intermediate array, of all points that a device computes at once: what bounds
@@ -76,28 +75,17 @@ Chunk = tuple[np.ndarray, list[np.ndarray]]
 
 def chunks(program: Program, points: np.ndarray, size: int) -> Iterator[Chunk]:
     """Results at `points`, in order, from all devices."""
-    mesh = Mesh(np.array(jax.local_devices()), ("points",))
-    everywhere = NamedSharding(mesh, PartitionSpec("points"))
-    step = size * mesh.size
-
-    def launch(start: int):
-        # The last chunk is filled up with copies of the last point: all chunks are one program.
-        some = points[np.minimum(np.arange(start, start + step), len(points) - 1)]
-        return _compute(program, jax.device_put(some, everywhere), mesh)
-
+    step = size * jax.local_device_count()
+    # The last chunk is filled up with copies of the last point: all chunks are one program.
+    some = lambda start: points[np.minimum(np.arange(start, start + step), len(points) - 1)]
     starts = range(0, len(points), step)
-    for start, found in zip(starts, in_turn(launch, starts)):
-        some = points[start : start + step]
-        yield some, [np.asarray(x)[: len(some)] for x in jax.tree.leaves(found)]
+    for start, found in zip(starts, rounds(_at_points, program, some, starts)):
+        these = points[start : start + step]
+        yield these, [np.asarray(x)[: len(these)] for x in jax.tree.leaves(found)]
 
 
-@eqx.filter_jit
-def _compute(program: Program, points, mesh: Mesh):
-    arrays, static = eqx.partition(program, eqx.is_array)
-    mapped = lambda arrays, points: jax.vmap(eqx.combine(arrays, static))(points)
-    everywhere, apart = PartitionSpec(), PartitionSpec("points")
-    specs = {"in_specs": (everywhere, apart), "out_specs": apart}
-    return jax.shard_map(mapped, mesh=mesh, check_vma=False, **specs)(arrays, points)
+def _at_points(program: Program, points):
+    return jax.vmap(program)(points)
 
 
 def _largest(jaxpr: Jaxpr) -> int:

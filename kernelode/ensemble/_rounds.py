@@ -3,13 +3,11 @@
 import itertools
 from collections.abc import Iterator
 
-import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._interrupt import in_turn
+from .._devices import rounds
 from ._batch import Draw, run_batch
 
 #: Sums are kept in this many bins, whose scatter gives the errors.
@@ -25,32 +23,21 @@ Bins = list[tuple[int, dict[str, np.ndarray]]]
 def batches(draw: Draw, key, first: int, last: int | float) -> Iterator[dict[str, np.ndarray]]:
     """Sums of the batches `first`, ..., `last` - 1, in order. Batch i has the key fold_in(key, i) on
     whatever device it runs."""
-    mesh = Mesh(np.array(jax.local_devices()), ("device",))
+    devices = jax.local_device_count()
 
-    def launch(start: int):
-        keys = jax.numpy.stack([jr.fold_in(key, start + place) for place in range(mesh.size)])
-        return _round(draw, jax.device_put(keys, NamedSharding(mesh, PartitionSpec("device"))), mesh)
+    def keys(start: int):
+        return jax.numpy.stack([jr.fold_in(key, start + place) for place in range(devices)])
 
-    starts = itertools.takewhile(lambda start: start < last, itertools.count(first, mesh.size))
-    counts = itertools.count(first, mesh.size)
-    for start, current in zip(counts, in_turn(launch, starts)):
+    starts = itertools.takewhile(lambda start: start < last, itertools.count(first, devices))
+    counts = itertools.count(first, devices)
+    for start, current in zip(counts, rounds(_one_batch, draw, keys, starts)):
         sums = jax.tree.map(np.asarray, current)
-        for place in range(int(min(last - start, mesh.size))):
+        for place in range(int(min(last - start, devices))):
             yield {name: values[place] for name, values in sums.items()}
 
 
-@eqx.filter_jit
-def _round(draw: Draw, keys, mesh: Mesh):
-    arrays, static = eqx.partition(draw, eqx.is_array)
-
-    def one(arrays, keys):
-        sums = run_batch(eqx.combine(arrays, static), keys[0])
-        return jax.tree.map(lambda x: x[None], sums)
-
-    everywhere, apart = PartitionSpec(), PartitionSpec("device")
-    return jax.shard_map(one, mesh=mesh, in_specs=(everywhere, apart), out_specs=apart, check_vma=False)(
-        arrays, keys
-    )
+def _one_batch(draw: Draw, keys):
+    return jax.tree.map(lambda x: x[None], run_batch(draw, keys[0]))
 
 
 def add(bins: Bins, batch: int, sums: dict[str, np.ndarray]) -> None:
