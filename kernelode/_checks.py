@@ -19,7 +19,7 @@ def is_concrete(x) -> bool:
 
 
 def described(value) -> str:
-    """What a wrong argument is, in a few words."""
+    """A few words that describe a wrong argument."""
     if isinstance(value, type):
         return f"the class {value.__name__} (an instance is needed, `{value.__name__}(...)`)"
     if isinstance(value, jax.Array | np.ndarray) and value.ndim:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def map_in_chunks(function, inputs, size: int):
     """`function` over the leading axis, vectorised in chunks: bounded memory, compiled once.
 
-    The last chunk is filled up with copies of the last element (`jax.lax.map` with a batch size would
+    The last chunk is padded with copies of the last element (`jax.lax.map` with a batch size would
     compile the remainder a second time).
     """
     count = jax.tree.leaves(inputs)[0].shape[0]

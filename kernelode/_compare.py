@@ -141,7 +141,7 @@ def compare(
 
 
 def _rounding(ensemble: Ensemble, name: str) -> float:
-    """What rounding of the samples does to an estimate."""
+    """The error of an estimate from rounding in the samples."""
     size = float(np.max(np.abs(ensemble.reference_kernel)))
     scale = {"mean_kernel": size, "mean_correction": ensemble.width * size}.get(name, size**2)
     return 16 * float(np.finfo(ensemble.configuration["dtype"]).eps) * scale

@@ -22,7 +22,7 @@ _EXACT = "a closure with a form on pairs, such as `WickTower(order=16)`"
 
 
 class ClosureResidual(Shown):
-    """What a layer did beyond what the closure says, X^l - push(X^{l-1}) for l = 1 .. L: of K0 (L, n, n),
+    """Residuals of a closure, X^l - push(X^{l-1}) for l = 1 .. L: of K0 (L, n, n),
     V4 (L, n, n, 3, 3) and K1 (L, n, n)."""
 
     mean_kernel: Float[Array, "layers n n"]

@@ -19,7 +19,7 @@ _TRIED = np.linspace(-4, 4, 33)
 
 
 class Watch(NamedTuple):
-    """What the way through the layers was like: the largest variance while all were finite; whether one
+    """A record of the way through the layers: the largest variance while all were finite; whether one
     became NaN first; whether one that skips a block fell to zero, and of each input the variance from
     which it fell to zero otherwise, or zero; and the largest relative error of an expectation."""
 
@@ -63,7 +63,7 @@ def watch_layer(
 
 
 def outcome(watch: Watch, network: AbstractArchitecture, last: Any) -> RESULTS:
-    """What a run through all layers came to, whose last state is `last`."""
+    """The outcome of a run through all layers with the last state `last`."""
     finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
     fed = (watch.fallen_from > 0) & _feeds(network, watch.fallen_from)
     underflow = watch.lost | jnp.any(fed)
@@ -100,8 +100,8 @@ def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_
 def flow_outcome(
     network: AbstractArchitecture, variances: Float[Array, " n"], result: RESULTS, saved: Any
 ) -> RESULTS:
-    """What a flow came to that started from these variances: Diffrax's own `result`, unless it is that
-    the activation is NaN, which a solver only knows as steps that fail, or the saved states overflow."""
+    """The outcome of a flow from these variances: Diffrax's own `result`, unless the reason is that the
+    activation is NaN, which a solver only knows as steps that fail, or the saved states overflow."""
     undefined = jnp.any(jnp.isnan(network.activation(_inputs(jnp.max(variances)))))
     broken = choose_result(undefined, RESULTS.not_a_number, RESULTS.not_finite)
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(saved)]

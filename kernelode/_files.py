@@ -1,4 +1,4 @@
-"""What every result that is kept on disk needs: whole files only, and the versions that made it."""
+"""Atomic writes, and library versions for provenance."""
 
 import functools
 import importlib.metadata

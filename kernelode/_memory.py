@@ -30,7 +30,7 @@ def check_memory(needed: float | int, what: str, remedy: str, like: jax.Array | 
 
 
 def _free_beside(array: jax.Array | None) -> float | None:
-    """What is free where an array is; of one inside a transformation, where it would be."""
+    """Free bytes on the device of an array; of a traced one, where it would be."""
     if array is None or isinstance(array, jax.core.Tracer):
         return available_bytes(jax.config.jax_default_device)  # pyright: ignore
     devices = array.devices()
@@ -51,7 +51,7 @@ def available_bytes(device: Any = None) -> float | None:
 
 
 def _free_on_host() -> int | None:
-    """What programs can have without swapping: the files that Linux keeps in memory give way."""
+    """Bytes that programs can have without swapping: files that Linux keeps in memory give way."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.M)
     if found:
         return 1024 * int(found[1])
@@ -62,7 +62,7 @@ def _free_on_host() -> int | None:
 
 
 def _free_in_group() -> int | None:
-    """What the limits of a container or a batch system leave: of the control group that the process is in
+    """Bytes that the limits of a container or a batch system leave: of the control group of this process
     and of all those around it, in version 2 or 1."""
     found = []
     for line in _text("/proc/self/cgroup").splitlines():
@@ -91,7 +91,7 @@ def _left(folder: str, limit: str, used: str, files: str) -> int | None:
 
 
 def _free_to_process() -> int | None:
-    """What `ulimit -v` leaves."""
+    """Bytes that `ulimit -v` leaves."""
     try:
         import resource
     except ImportError:  # Windows

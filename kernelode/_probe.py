@@ -1,4 +1,4 @@
-"""What an activation is, however it is written: its values.
+"""An activation's fingerprint: its values, however it is written.
 
 Names do not tell: networks drawn before an edit of a function and after it would be mixed.
 """

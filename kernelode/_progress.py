@@ -9,7 +9,7 @@ Report = Callable[[int], None]
 
 @contextlib.contextmanager
 def reporting(progress: bool | Report, what: str, total: int | None) -> Iterator[Report]:
-    """What to call with the number of `what` so far: the user's function, a bar on stderr, or nothing."""
+    """A function to call with the number of `what` so far: the user's own, a bar on stderr, or none."""
     if callable(progress):
         yield progress
         return

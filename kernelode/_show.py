@@ -20,7 +20,7 @@ class Shown(eqx.Module):
         return _module(self, self._shown())
 
     def _shown(self) -> dict[str, Any]:
-        """What is shown, by name: the fields."""
+        """The items to show, by name; the fields by default."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}
 
 

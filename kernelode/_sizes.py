@@ -1,4 +1,4 @@
-"""What a calculation holds at the least, from the shapes of its states: refused where that does not fit.
+"""Lower bounds on the memory of a calculation, from the shapes of its states; refused if they do not fit.
 
 Nothing is traced and nothing allocated. Tracing would not do: the tables of the four-point closures are
 arrays of the size that is asked about. The counts of arrays that a layer or a step holds beside what is
@@ -171,7 +171,7 @@ def _inputs(kernel) -> str:
 
 
 def check_depth(network, kernel) -> None:
-    """What every layer has: rho, alpha, width, where it is saved, and its depth."""
+    """Refuse a depth whose parameters do not fit: rho, alpha, width, C_W, C_b and t of every layer."""
     _check(
         6 * network.depth,
         kernel,

@@ -1,4 +1,4 @@
-"""What a solve returns, and what it can say about itself."""
+"""The result of `propagate` and `solve`: moments at the saved depths, their errors, a given width."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the first layer of a network is like: three initial conditions."""
+"""Initial conditions: the law of h^0."""
 
 import abc
 

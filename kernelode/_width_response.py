@@ -1,4 +1,4 @@
-"""What a finite width does to responses and to the optimal residual scale, at order 1/n.
+"""Corrections of order 1/n to responses and to the optimal residual scale.
 
 The mean read-out kernel of networks of width n is K_out + K1_out / n. Its derivative by the variance
 of an input is the response

@@ -1,4 +1,4 @@
-"""What an activation is: a pointwise function, and what it declares about itself."""
+"""Activations: pointwise functions, and the declarations by which they are integrated."""
 
 import abc
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class AbstractActivation(Shown):
 
 
 class AbstractOddActivation(AbstractActivation):
-    """sigma(-x) = -sigma(x): declared beside one of the classes below, it saves half of a tower."""
+    """sigma(-x) = -sigma(x). Mix in with one of the classes below; halves the cost of `WickTower`."""
 
 
 class AbstractSmoothActivation(AbstractActivation):

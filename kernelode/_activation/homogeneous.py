@@ -6,7 +6,7 @@ Derivatives. E|xy| = (2/pi)(D + c asin(c/sqrt(ab))) with D = sqrt(ab - c^2). Its
 finite on singular blocks (D = 0: equal or parallel inputs); the second ones diverge like 1/D there,
 since E[sigma' sigma'] has a square-root cusp at correlation one. But D = 0 is kept by every change
 that leaves the inputs parallel, along which all derivatives exist. So 1/D is read as 0 at D = 0:
-derivatives along such directions are exact, and of the divergent part none is invented. The same
+derivatives along such directions are exact, and the divergent part is dropped. The same
 holds at zero variance.
 """
 

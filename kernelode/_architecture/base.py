@@ -1,4 +1,4 @@
-"""What an architecture is: how one unit of depth maps a kernel, and how it is read out."""
+"""Architectures: how a unit of depth maps a kernel, and how the last one is read out."""
 
 import abc
 from typing import Any, ClassVar, final
@@ -53,7 +53,7 @@ class AbstractArchitecture(Shown):
 
     @abc.abstractmethod
     def layers(self) -> Layer:
-        """What differs between layers, stacked over depth, for a scan."""
+        """The layers, stacked over depth: the carry of a scan runs over them."""
 
     @final
     def layer(self, kernel: Kernel, layer: Layer) -> Kernel:

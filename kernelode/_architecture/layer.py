@@ -1,4 +1,4 @@
-"""What a unit of depth is: a fully connected layer, its scale, its skip connection and its width."""
+"""A unit of depth: a fully connected layer with its scale, skip connection and width."""
 
 import jax
 import jax.numpy as jnp

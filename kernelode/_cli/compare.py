@@ -124,7 +124,7 @@ def _print(console: rich.console.Console, name: ClosureName, comparison: ko.Comp
 
 
 def _of_order(measured: Ensemble | Extrapolation) -> str:
-    """What the measurement has and the theory does not."""
+    """A remark on the orders in 1/n that the measurement contains and the theory does not."""
     if isinstance(measured, Extrapolation):
         return "Extrapolated from two widths: corrections of order 1/n^2 remain."
     if measured.configuration["controlled"]:

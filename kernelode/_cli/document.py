@@ -1,4 +1,4 @@
-"""What `kernelode rho` knows, as JSON."""
+"""The results of `kernelode rho` as JSON."""
 
 import importlib.metadata
 import math

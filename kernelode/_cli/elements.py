@@ -1,4 +1,4 @@
-"""What commands print of the elements of a kernel."""
+"""Tables of kernel elements."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `kernelode ensemble` shows, for people and as JSON."""
+"""The report of `kernelode ensemble`, for people and as JSON."""
 
 from typing import Any, NamedTuple
 

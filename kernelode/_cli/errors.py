@@ -1,4 +1,4 @@
-"""What the user got wrong: one sentence and exit code 2. All else is a bug and keeps its traceback."""
+"""Mistakes of the user: one sentence and exit code 2. Anything else is a bug and keeps its traceback."""
 
 import contextlib
 import pathlib

@@ -1,4 +1,4 @@
-"""What a command runs on: some samples of a data set, and their kernel."""
+"""The inputs of a command: some samples of a data set, and their kernel."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What the numbers of `kernelode rho` mean, and what would change them."""
+"""Remarks below the numbers of `kernelode rho`: their meaning, and ways to change them."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What `kernelode sweep` computes at every point: means over the inputs and pairs of a data set."""
+"""The quantities of `kernelode sweep`: means over the inputs and pairs of a data set."""
 
 import enum
 from typing import Any

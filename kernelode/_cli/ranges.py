@@ -27,7 +27,7 @@ BiasVariances = Annotated[str, values_option("C_b: the variance of a bias")]
 
 
 def parse_values(option: str, text: str) -> np.ndarray:
-    """The numbers, none negative. **Raises** `BadInput` for what is no such list."""
+    """The numbers, none negative. **Raises** `BadInput` if it is not a valid list."""
     try:
         values = _range(option, *text.split(":")) if ":" in text else _numbers(text.split(","))
     except ValueError:

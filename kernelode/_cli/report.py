@@ -1,4 +1,4 @@
-"""What `kernelode rho` prints for people, in plain ASCII: its output may be a file in any encoding."""
+"""The report of `kernelode rho`, in plain ASCII: its output may be a file in any encoding."""
 
 import math
 import pathlib

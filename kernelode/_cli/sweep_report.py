@@ -1,4 +1,4 @@
-"""What `kernelode sweep` shows: a table, a figure, a JSON document."""
+"""The output of `kernelode sweep`: a table, a figure, a JSON document."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def panel(values, quantity: Quantity) -> Callable[[Any], Any]:
 
 
 def sweep_document(found, quantity: Quantity, inputs: Inputs, fixed: dict[str, float]) -> dict[str, Any]:
-    """What `--json` prints. What is not finite is null."""
+    """The document that `--json` prints; null for numbers that are not finite."""
     plain = lambda array: np.array(np.where(np.isfinite(array), array.astype(object), None)).tolist()
     return {
         "quantity": quantity.value,

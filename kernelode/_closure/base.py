@@ -1,4 +1,4 @@
-"""What a closure is: which moments of the kernel travel through depth, and how."""
+"""Closures: sets of moments of the kernel that travel through depth, and how they do."""
 
 import abc
 from typing import Any, NamedTuple

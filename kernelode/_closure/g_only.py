@@ -96,7 +96,7 @@ class AbstractGOnly(AbstractMomentClosure):
         return self.layout(state.kernel.row.shape[0])
 
     def _seen(self, layout: AbstractLayout, state: KernelMoments) -> Float[Array, "*pairs x x"]:
-        """What the source of K1 sees of V4: all of it, or what is not the sampling of the neurons."""
+        """The part of V4 that sources K1: all of it, or all but the sampling noise of the neurons."""
         return state.covariance - layout.wishart(state.kernel) if self.corrected else state.covariance
 
 

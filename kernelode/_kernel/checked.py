@@ -1,4 +1,4 @@
-"""What makes a kernel valid: a covariance, judged at unit diagonal."""
+"""Validity of kernels: covariances, judged at unit diagonal."""
 
 import equinox as eqx
 import jax
@@ -94,8 +94,8 @@ def _beyond(row, column, cross, *, xp):
 
 
 def _slack(n: int, dtype) -> float:
-    """What rounding does to eigenvalues at unit diagonal: entries are sums of products over features,
-    wrong by some eps (64 leaves room for thousands of features), eigenvalues by n times as much."""
+    """Rounding errors of eigenvalues at unit diagonal: entries are sums of products over features, wrong
+    by some eps (64 leaves room for thousands of features), eigenvalues by n times as much."""
     return 64 * n * float(jnp.finfo(dtype).eps)
 
 

@@ -25,7 +25,7 @@ _LARGEST_CHUNK = 2**14
 
 
 class Program(eqx.Module):
-    """What is computed at a point, given by its number."""
+    """The computation at a point, given by its number."""
 
     function: Callable[[Any], Any]
     target: Any
@@ -41,7 +41,7 @@ class Program(eqx.Module):
 
 
 def examine(program: Program) -> tuple[Any, int]:
-    """What is computed at a point, as shapes and dtypes, and the bytes of the largest array on the way.
+    """Shapes and dtypes of the result at a point, and the bytes of the largest array on the way.
 
     Tracing a function takes longer than computing many of them: it is not done twice for one program.
     """
@@ -76,7 +76,7 @@ Chunk = tuple[np.ndarray, list[np.ndarray]]
 def chunks(program: Program, points: np.ndarray, size: int) -> Iterator[Chunk]:
     """Results at `points`, in order, from all devices."""
     step = size * jax.local_device_count()
-    # The last chunk is filled up with copies of the last point: all chunks are one program.
+    # The last chunk is padded with copies of the last point: all chunks are one program.
     some = lambda start: points[np.minimum(np.arange(start, start + step), len(points) - 1)]
     starts = range(0, len(points), step)
     for start, found in zip(starts, rounds(_at_points, program, some, starts)):

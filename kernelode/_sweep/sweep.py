@@ -147,7 +147,7 @@ def _gather(table: Table, mine: np.ndarray) -> None:
 
 
 def _code(program: Program) -> str | None:
-    """What tells the function, and those within the target, from others of the same name."""
+    """Fingerprints of the function and of those within the target: others may have the same name."""
     return code_fingerprint((program.function, eqx.filter(program.target, eqx.is_array, inverse=True)))
 
 
@@ -200,7 +200,7 @@ def _configuration(
 
 
 def _digest(array) -> dict[str, Any]:
-    """What tells an array from others, in few characters."""
+    """A short fingerprint of an array."""
     numbers = np.ascontiguousarray(array)
     digest = hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
     return {"shape": list(numbers.shape), "dtype": numbers.dtype.name, "sha256": digest}

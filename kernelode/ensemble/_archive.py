@@ -77,7 +77,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _damage(fields: dict[str, Any]) -> str | None:
-    """What is wrong with the fields of a file, if so: a sentence's end."""
+    """The end of a sentence on what is wrong with the fields of a file, or None."""
     configuration, sums, counts = fields["configuration"], fields["sums"], fields["counts"]
     if absent := [name for name in _CONFIGURATION if name not in configuration]:
         return f"its configuration has no `{absent[0]}`"

@@ -33,7 +33,7 @@ Sums = dict[str, Array]
 
 
 class Draw(eqx.Module):
-    """All that a batch needs beside its key.
+    """Everything a batch needs besides its PRNG key.
 
     - `start`: the factor A of K^0 = A A^T, or data.
     - `tangents`: changes of A by which responses are measured.

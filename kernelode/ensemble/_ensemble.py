@@ -23,7 +23,7 @@ _OF_THE_RUN = ("key", "versions")
 
 
 class Ensemble(eqx.Module):
-    """What a run of random networks measured.
+    """The measurements of a run of random networks.
 
     `estimates` has all of them, each a `Measured` with `.value` and `.standard_error`; the commonest are
     here too. `raw` and `controlled` are the same by one kind of estimator.

@@ -1,4 +1,4 @@
-"""What the sums over an ensemble say about its kernels."""
+"""Estimates of kernel moments, with jackknife errors, from the sums over an ensemble."""
 
 import equinox as eqx
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is measured, and at which sizes: everything about a run that is static."""
+"""The static part of a run: quantities to measure, sizes, dtype."""
 
 from typing import NamedTuple
 

@@ -71,7 +71,8 @@ def sample(
     - `control`: run a non-interacting reference on the same normals, for smaller errors. By default
         wherever it is possible: with `BlockLaw` and one layer a block.
     - `pairs`: covariances within pairs of inputs only, O(N^2) in place of O(N^4).
-    - `responses`: derivatives by K^0 too, along the paths of the networks. Needs K^0 of full rank.
+    - `responses`: derivatives with respect to K^0 too, along the paths of the networks. Needs K^0 of
+        full rank.
     - `tangent_kernel`: the neural tangent kernel too. Needs `RealWeights`.
     - `batch`: networks drawn at once; by default what suits the cache.
     - `dtype`: of the samples; by default that of the inputs. Batches are added up in float64.

@@ -16,8 +16,8 @@ from ._normals import standard_normals
 
 
 class Weights(eqx.Module):
-    """What a layer draws its weights from: C_W, C_b, the width n_l of the layer below and a mask of its
-    neurons, all traced."""
+    """The law of a layer's weights: C_W, C_b, the width n_l of the layer below, and a mask of its
+    neurons; all traced."""
 
     weight_variance: Float[Array, ""]
     bias_variance: Float[Array, ""]

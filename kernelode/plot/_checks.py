@@ -25,7 +25,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
 
 
 class Measured(NamedTuple):
-    """What was measured: depths (m,), values and standard errors (m, ...)."""
+    """Measured points: depths (m,), values and standard errors (m, ...)."""
 
     depths: np.ndarray
     values: np.ndarray

@@ -58,7 +58,7 @@ def coordinate(values: Any, name: str) -> Coordinate:
 
 
 def label_of(array: Any) -> str:
-    """What a DataArray is: its `long_name` and `units` if it has them, or else its name."""
+    """The label of a DataArray: its `long_name` and `units` if it has them, or else its name."""
     name = "" if array.name is None else str(array.name)
     label = array.attrs.get("long_name", _SYMBOLS.get(name, name.replace("_", " ")))
     units = array.attrs.get("units")
@@ -66,7 +66,7 @@ def label_of(array: Any) -> str:
 
 
 def entry_labels(values: Any, names: list[str]) -> list[str | None]:
-    """What the entries along some dimensions of a DataArray are called: input 0, input 1, ..."""
+    """Labels of the entries along some dimensions of a DataArray: input 0, input 1, ..."""
     if not names:
         return [None]
     labels = []

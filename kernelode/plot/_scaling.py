@@ -1,4 +1,4 @@
-"""What the residual scale does to the response, and to regression with the Gaussian process."""
+"""Figures against the residual scale: responses, and regression with the Gaussian process."""
 
 from typing import Any, NamedTuple
 

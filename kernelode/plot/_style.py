@@ -1,4 +1,4 @@
-"""What all figures share: colours and line styles, lines and bands and points drawn in them, legends."""
+"""Colours, line styles, lines, bands, points and legends, shared by all figures."""
 
 from typing import TYPE_CHECKING, Any
 
