@@ -180,8 +180,8 @@ LIMITS = """## What is not held, and what the estimates say there
   values and first derivatives in c is the quadrature's. A kink beyond some five standard deviations
   escapes notice in float32.
 - **Large variance.** Nodes follow the variance, pairs are integrated over the plane where Mehler's series
-  has not converged, and beyond 600 E[sigma^2] of tanh, softplus and swish is a series in 1/q: no digits are
-  lost up to the largest variances of the table, and none up to 1e150 in float64 (1e30 in float32).
+  has not converged, and beyond 600 E[sigma^2] of tanh, softplus and swish is a series in 1/q: no digits
+  are lost up to the largest variances of the table, and none up to 1e150 in float64 (1e30 in float32).
 - **float32.** Rounding is some 1e-6 of the natural scale, more in sums that cancel. Tolerances are 2e-5,
   1e-3, 1e-3 and 1e-2, `Elementwise` with kinks apart.
 """

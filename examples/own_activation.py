@@ -73,10 +73,10 @@ def hard_tanh_variance(leak, q):
     return leak**2 * q + 2 * leak * (1 - leak) * mixed + (1 - leak) ** 2 * clipped
 
 
-def moment(activation: ko.AbstractActivation, a: float, b: float, c: float) -> ko.Moments:
+def moment(activation: ko.AbstractActivation, a: float, b: float, c: float) -> ko.Estimate:
     """E[sigma(x) sigma(y)] by the library, and its estimate of the error."""
     found = ko.pair_moments(activation, jnp.array([a]), jnp.array([b]), jnp.array([[c]]))[(0, 0)]
-    return ko.Moments(found.value[0, 0], found.error[0, 0])
+    return ko.Estimate(found.value[0, 0], found.error[0, 0])
 
 
 def check(a: float, b: float, c: float) -> list[tuple[str, float, float, float]]:
@@ -91,12 +91,12 @@ def check(a: float, b: float, c: float) -> list[tuple[str, float, float, float]]
     variance = lambda activation: ko.variance_derivatives(activation, jnp.array([a]))
     slope = jax.jacfwd(lambda w: variance(Snake(w)).value[0, 0])(0.7)
     expected = jax.grad(snake_moment)(0.7, a, a, a)
-    add("d Snake / d frequency, x = y", ko.Moments(slope, jnp.array(jnp.nan)), expected)
+    add("d Snake / d frequency, x = y", ko.Estimate(slope, jnp.array(jnp.nan)), expected)
     found = variance(LeakyHardTanh(0.1))
-    add("hard tanh, x = y", ko.Moments(found.value[0, 0], found.error[0, 0]), hard_tanh_variance(0.1, a))
+    add("hard tanh, x = y", ko.Estimate(found.value[0, 0], found.error[0, 0]), hard_tanh_variance(0.1, a))
     slope = jax.jacfwd(lambda leak: variance(LeakyHardTanh(leak)).value[0, 0])(0.1)
     expected = jax.grad(hard_tanh_variance)(0.1, a)
-    add("d hard tanh / d leak, x = y", ko.Moments(slope, jnp.array(jnp.nan)), expected)
+    add("d hard tanh / d leak, x = y", ko.Estimate(slope, jnp.array(jnp.nan)), expected)
     return rows
 
 

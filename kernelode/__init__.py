@@ -1,6 +1,6 @@
 """Kernels, responses and residual scaling of wide, deep networks at initialisation, in JAX."""
 
-from . import baselines as baselines, ensemble as ensemble, plot as plot
+from . import _deprecated as _deprecated, baselines as baselines, ensemble as ensemble, plot as plot
 from ._activation import (
     GELU as GELU,
     AbstractActivation as AbstractActivation,
@@ -50,7 +50,7 @@ from ._diagnostics import (
     source_mismatch as source_mismatch,
 )
 from ._expectation import (
-    Moments as Moments,
+    Estimate as Estimate,
     hermite_spectrum as hermite_spectrum,
     pair_coefficients as pair_coefficients,
     pair_moments as pair_moments,

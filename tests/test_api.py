@@ -51,6 +51,13 @@ def test_public_names_are_the_written_ones(module):
     assert exported_names(module) == written_names()[module]
 
 
+def test_former_names_warn():
+    with pytest.warns(DeprecationWarning, match="`kernelode.Moments` is now `kernelode.Estimate`"):
+        assert getattr(ko, "Moments") is ko.Estimate  # noqa: B009
+    with pytest.raises(AttributeError, match="'kernelode' has no attribute 'Nothing'"):
+        getattr(ko, "Nothing")  # noqa: B009
+
+
 def test_the_written_modules_are_all():
     assert tuple(written_names()) == MODULES
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

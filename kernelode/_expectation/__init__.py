@@ -6,7 +6,7 @@ from .accuracy import (
     tolerance as tolerance,
 )
 from .moments import (
-    Moments as Moments,
+    Estimate as Estimate,
     pair_moment as pair_moment,
     second_moments as second_moments,
     variance_moment as variance_moment,

@@ -33,7 +33,7 @@ from .._activation.base import (
     AbstractKinkedActivation,
 )
 from .kinked import kinked_steps
-from .moments import Moments
+from .moments import Estimate
 from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
 from .origin import padded, taylor_coefficients
 from .wedge import homogeneous_coefficients
@@ -64,7 +64,7 @@ class InputChaos(eqx.Module):
     energies: Float[Array, "*n order"]
 
 
-def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms: int) -> Moments:
+def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms: int) -> Estimate:
     """s_m(q) = E[sigma(sqrt(q) z) h_m(z)], m < terms, with error estimates. Shape (terms,).
 
     **Raises** `ValueError` for more than 1024 terms.
@@ -77,7 +77,7 @@ def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms:
     ahead = jnp.concatenate([change[8:], jnp.full((min(8, terms),), jnp.max(change[-8:]))])[:terms]
     largest = jax.lax.cummax(jnp.maximum(ahead, jnp.max(change[:8])))
     size = jnp.sqrt(jnp.abs(finer.square[0]))
-    return Moments(x.spectrum, SAFETY * largest + 64 * jnp.finfo(q.dtype).eps * size)
+    return Estimate(x.spectrum, SAFETY * largest + 64 * jnp.finfo(q.dtype).eps * size)
 
 
 def pair_coefficients(
@@ -88,7 +88,7 @@ def pair_coefficients(
     order: int,
     *,
     terms: int = 512,
-) -> Moments:
+) -> Estimate:
     """c_jk for j + k <= order (others are zero), with error estimates: both (order+1, order+1).
 
     **Arguments**
@@ -121,7 +121,7 @@ def pair_coefficients(
         size = jnp.max(_root(x_finer.energies)) * _root(y_finer.square[0])
     largest = jnp.max(jnp.where(kept, jnp.abs(value - change), 0))
     error = jnp.broadcast_to(SAFETY * largest + 64 * eps * size + tail, kept.shape)
-    return Moments(jnp.where(kept, value, 0), jnp.where(kept, error, 0))
+    return Estimate(jnp.where(kept, value, 0), jnp.where(kept, error, 0))
 
 
 def _root(x: Array) -> Array:

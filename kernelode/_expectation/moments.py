@@ -28,8 +28,8 @@ from .mehler import integrate_table, moment_table, table_indices
 from .variance import integrate_ladder, variance_ladder
 
 
-class Moments(NamedTuple):
-    """Moments, and an estimate (an upper bound but for rare accidents) of their absolute error."""
+class Estimate(NamedTuple):
+    """Expectations, and estimates (upper bounds but for rare accidents) of their absolute errors."""
 
     value: Array
     error: Array
@@ -82,12 +82,12 @@ def second_moments(activation: AbstractActivation, kernel: Kernel) -> Kernel:
 
 def variance_derivatives(
     activation: AbstractActivation, q: Float[Array, " n"], order: int = 0
-) -> Moments:
+) -> Estimate:
     """(d/dq)^r E[sigma^2] for r = 0 .. order, with error estimates; both (order + 1, n)."""
     if isinstance(activation, AbstractClosedFormActivation):
         value = _nested_derivatives(lambda q: variance_moment(activation, q), q, order)
-        return Moments(value, _rounding(value, variance_moment(activation, q)[None, :]))
-    return Moments(*integrate_ladder(order, activation, q))
+        return Estimate(value, _rounding(value, variance_moment(activation, q)[None, :]))
+    return Estimate(*integrate_ladder(order, activation, q))
 
 
 def pair_moments(
@@ -96,7 +96,7 @@ def pair_moments(
     b: Float[Array, " m"],
     c: Float[Array, "n m"],
     order: int = 0,
-) -> dict[tuple[int, int], Moments]:
+) -> dict[tuple[int, int], Estimate]:
     """E[sigma^(i)(x) sigma^(j)(y)] with error estimates, for all i + j even and at most 2 `order`.
 
     They are all the derivatives of E[sigma sigma] up to `order`, by Price's theorem:
@@ -108,17 +108,17 @@ def pair_moments(
         rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
         closed = homogeneous_moments(*activation.slopes, rows, columns, c, table_indices(order))
         errors = homogeneous_errors(*activation.slopes, rows, columns, c, closed)
-        return {ij: Moments(value, errors[ij]) for ij, value in closed.items()}
+        return {ij: Estimate(value, errors[ij]) for ij, value in closed.items()}
     if isinstance(activation, AbstractClosedFormActivation):
         size = jnp.sqrt(jnp.abs(variance_moment(activation, a)))[:, None]
         size = size * jnp.sqrt(jnp.abs(variance_moment(activation, b)))[None, :]
         moment = functools.partial(pair_moment, activation)
         closed = {ij: mixed_derivative(moment, *ij, a, b, c) for ij in table_indices(order)}
-        return {ij: Moments(value, _rounding(value, size)) for ij, value in closed.items()}
+        return {ij: Estimate(value, _rounding(value, size)) for ij, value in closed.items()}
     values = moment_table(order, activation, a, b, c)
     constants = jax.lax.stop_gradient((a, b, c))
     _, errors = integrate_table(order, as_constant(activation), *constants, errors=True)
-    return {ij: Moments(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
+    return {ij: Estimate(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
 
 
 def _nested_derivatives(function, q, order: int):

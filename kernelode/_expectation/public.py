@@ -12,7 +12,7 @@ from .._checks import as_real_array, described, flag, instance, integer, is_conc
 from .._custom_types import RealLike
 from .._trees import cast
 from . import chaos, moments, single
-from .moments import Moments
+from .moments import Estimate
 from .nodes import TERMS
 
 
@@ -24,7 +24,7 @@ def pair_moments(
     order: int = 0,
     *,
     elementwise: bool = False,
-) -> dict[tuple[int, int], Moments]:
+) -> dict[tuple[int, int], Estimate]:
     """E[sigma^(i)(x) sigma^(j)(y)] with error estimates, for all i + j even and at most 2 `order`.
 
     They are all the derivatives of E[sigma sigma] up to `order`, by Price's theorem:
@@ -41,7 +41,7 @@ def pair_moments(
     - `elementwise`: `a`, `b` and `c` have one shape, and are of one pair each; static. (All pairs of n
         inputs share what belongs to an input, and are faster as a table.)
 
-    **Returns** `Moments` by (i, j), of the shape of `c`.
+    **Returns** an `Estimate` by (i, j), of the shape of `c`.
 
     **Raises** `ValueError` for shapes that do not fit, for concrete variances that are negative or not
     finite and for covariances beyond sqrt(ab); `TypeError` for arguments of another type.
@@ -60,7 +60,7 @@ def pair_moments(
     return jax.tree.map(lambda x: x.reshape(shape), found)
 
 
-def variance_derivatives(activation: AbstractActivation, q: RealLike, order: int = 0) -> Moments:
+def variance_derivatives(activation: AbstractActivation, q: RealLike, order: int = 0) -> Estimate:
     """(d/dq)^r E[sigma^2] for r = 0 .. order, x ~ N(0, q), with error estimates.
 
     **Arguments**
@@ -69,7 +69,7 @@ def variance_derivatives(activation: AbstractActivation, q: RealLike, order: int
     - `q`: shape (n,), or a number. Traced.
     - `order`: static.
 
-    **Returns** `Moments` of shape (order + 1, n), or (order + 1,).
+    **Returns** an `Estimate` of shape (order + 1, n), or (order + 1,).
 
     **Raises** `ValueError` or `TypeError` for a wrong argument, as `pair_moments`.
     """
@@ -85,7 +85,7 @@ def variance_derivatives(activation: AbstractActivation, q: RealLike, order: int
 
 def single_moments(
     activation: AbstractActivation, q: RealLike, derivatives: Sequence[int] = (0, 0)
-) -> Moments:
+) -> Estimate:
     """E[sigma^(i)(x) sigma^(j)(x) ...] for x ~ N(0, q) and the numbers i, j, ... of `derivatives`, with
     error estimates: (0, 0, 0, 0) is E[sigma^4], (0, 0, 1, 1) is E[sigma^2 sigma'^2].
 
@@ -95,7 +95,7 @@ def single_moments(
     - `q`: shape (n,), or a number. Traced; derivatives by it are E[(product)''] / 2.
     - `derivatives`: one number a factor; static. Of activations with kinks 0 and 1 alone.
 
-    **Returns** `Moments` of the shape of `q`.
+    **Returns** an `Estimate` of the shape of `q`.
 
     **Raises** `ValueError` or `TypeError` for a wrong argument, as `pair_moments`.
     """
@@ -114,7 +114,7 @@ def single_moments(
     return jax.tree.map(lambda x: x.reshape(q.shape), found)
 
 
-def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) -> Moments:
+def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) -> Estimate:
     """s_m(q) = E[sigma(sqrt(q) z) h_m(z)], m < terms, with error estimates. Shape (terms,).
 
     Of n inputs the matrix (n, terms) of which Mehler's series is made,
@@ -143,7 +143,7 @@ def hermite_spectrum(activation: AbstractActivation, q: RealLike, terms: int) ->
 
 def pair_coefficients(
     activation: AbstractActivation, a: RealLike, b: RealLike, c: RealLike, order: int, *, terms: int = 512
-) -> Moments:
+) -> Estimate:
     """c_jk = E[sigma(x) sigma(y) h_j(u) h_k(v)] for j + k <= order (others are zero), with error
     estimates, both of shape (order + 1, order + 1), in the orthonormal chaos basis h_m = He_m / sqrt(m!):
 

@@ -21,28 +21,28 @@ from .._activation.base import (
 from .._trees import as_constant
 from .adapted import adapted_average, concentration, fixed_average
 from .kinked import kinked_steps
-from .moments import Moments
+from .moments import Estimate
 from .primitive import with_derivative
 
 #: sigma^(i) sigma^(j) ..., by the numbers i, j, ...: in increasing order, so that equal ones are one.
 Factors = tuple[int, ...]
 
 
-def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factors: Factors) -> Moments:
+def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factors: Factors) -> Estimate:
     """E[product of sigma^(k)(x) over k in `factors`], x ~ N(0, q), with error estimates."""
     factors = tuple(sorted(factors))
     constants = as_constant(activation), jax.lax.stop_gradient(q)
     if isinstance(activation, AbstractHomogeneousActivation):
         value = _homogeneous(factors, activation, q)
-        return Moments(value, 64 * jnp.finfo(q.dtype).eps * jnp.abs(value))
+        return Estimate(value, 64 * jnp.finfo(q.dtype).eps * jnp.abs(value))
     if isinstance(activation, AbstractKinkedActivation):
         value, finer = (_kinked(factors, activation, q, finer=finer) for finer in (False, True))
         rough, size = (_kinked(factors, *constants, finer=True, size=size) for size in (False, True))
         change = jnp.abs(jax.lax.stop_gradient(value) - rough)
-        return Moments(finer, 4 * change + 64 * jnp.finfo(q.dtype).eps * size)
+        return Estimate(finer, 4 * change + 64 * jnp.finfo(q.dtype).eps * size)
     value, error = _moment(factors, activation, q), _adapted(factors, *constants)[1]
     # The weights of the rule round together.
-    return Moments(value, error + 64 * jnp.finfo(q.dtype).eps * jnp.abs(jax.lax.stop_gradient(value)))
+    return Estimate(value, error + 64 * jnp.finfo(q.dtype).eps * jnp.abs(jax.lax.stop_gradient(value)))
 
 
 def _product(factors: Factors, activation: AbstractActivation, x: Float[Array, "*shape"]):

@@ -24,7 +24,7 @@ class Kernels(NamedTuple):
     layer_response: ko.LayerResponse
     validity: ko.ClosureValidity
     correction: ko.ResponseCorrection
-    moments: dict[tuple[int, int], ko.Moments]
+    moments: dict[tuple[int, int], ko.Estimate]
 
 
 def on_pairs(closure: ko.AbstractClosure) -> ko.AbstractPairClosure | None:
@@ -78,7 +78,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     mismatch = ko.source_mismatch(residual, kernel, [0.1])
     one, q, c = array(1.0), array([1.0, 1.2]), array([[1.0, 0.4], [0.4, 1.2]])
     expected = ko.pair_moments(ko.Tanh(), q, q, c, order=1)
-    coefficients: ko.Moments = ko.pair_coefficients(ko.Erf(), one, 1.2 * one, 0.4 * one, 2)
+    coefficients: ko.Estimate = ko.pair_coefficients(ko.Erf(), one, 1.2 * one, 0.4 * one, 2)
     checks = [
         feed_forward.mean_kernel,
         flow.mean_kernel,
