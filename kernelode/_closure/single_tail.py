@@ -13,7 +13,7 @@ What these degrees add to C and K1 is carried apart from what the kept ones give
 
     C+' = 2 (chi C+ + sum_p c_p R_p),    K1+' = chi K1+ + 1/2 D^2Q C+ + sum_p source_p R_p.
 
-Its error is estimated by three times the change from the first order (the same with A_p = c_p/g_p alone), the moduli
+Its error is estimated by three times the change from the first order (A_p = c_p/g_p alone), the moduli
 of all degrees and depths added up; to it comes a bound of what is beyond the highest degree. The error is
 also at most the bound of the truncated tower and the modulus of what is added: the smaller is reported.
 """
@@ -32,8 +32,8 @@ from .._expectation.products import SingleProducts
 _SAFE = 0.5
 
 
-#: The estimate is this times the change from the first order. In random draws the change alone is 1.0 times
-#: the error and more for smooth activations, and for ReLU it may be less.
+#: The estimate is this times the change from the first order. That alone was 1.0 times the error and more
+#: in random draws of tanh, erf and GELU, and 0.6 times in one of ReLU.
 _SAFETY = 3
 
 
