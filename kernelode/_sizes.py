@@ -116,7 +116,8 @@ def state_numbers(network, closure: AbstractClosure | None, n: int) -> int:
 def _singles(network, closure: WickTower | WickTowerPairs, n: int) -> int:
     """Of the inputs' own towers."""
     order = closure.single_order or max(SINGLE_ORDER, closure.order or _HIGHEST)
-    return n * (order // _degree_step(network) + 5)
+    # Along a flow six more for the degrees that have no state.
+    return n * (order // _degree_step(network) + 5 + 6 * (closure.tail is not None))
 
 
 def _degree_step(network) -> int:

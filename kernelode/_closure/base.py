@@ -69,7 +69,8 @@ class WidthMoments(NamedTuple):
     - `covariance_truncation`, `correction_truncation`: bounds of the error that the truncation of a
         closure makes in the two, of their shapes; zero for closures that are not truncated. That of K1
         is an estimate instead where sigma'' is no function: for pairs of inputs and an activation with
-        kinks, and for inputs by themselves if it is not homogeneous.
+        kinks, and for inputs by themselves if it is not homogeneous. Along a flow both are estimates
+        for the elements of inputs by themselves.
     """
 
     mean_kernel: Float[Array, "*times n n"]

@@ -56,9 +56,11 @@ from .wick_tower import (
     along_flow,
     at_index,
     begin_singles,
+    highest_order,
     input_singles,
     known_order,
-    single_order,
+    map_singles,
+    single_degrees,
 )
 
 
@@ -84,11 +86,13 @@ class WickTower(AbstractPairable):
         error in `quadrature_error`, which is large for nearly parallel inputs at large variance.
     - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
     - `single_order`: the order for the elements of single inputs, V4[aa, aa] and K1[aa]. By default 120
-        through layers, or `order` if that is larger, and `order` along a flow.
+        through layers, or `order` if that is larger. Along a flow it is `order`, and higher degrees of
+        these elements are added without a state, adiabatically; a number given here leaves those out.
     - `tolerance`: instead of an order. `propagate` and `solve` then take the lowest of 8, 12, 16, 24, 32,
         48 and 64 whose bound, at the last depth and in the read-out there, is at most `tolerance` times
         V4[ab, ab], and for K1[ab] times sqrt(K_aa K_bb), on the pairs of extreme variances and
         correlations. Needs a kernel that is not traced.
+    - `tail`: the highest of the degrees that are added along a flow. `solve` sets it.
 
     **Raises** `ValueError` for an order below 2 or too many terms; for a tolerance that is not positive,
     or given along with an order; by `propagate` and `solve`, where no order meets the tolerance.
@@ -100,6 +104,7 @@ class WickTower(AbstractPairable):
     start: AbstractStart = GaussianRows()
     single_order: int | None = eqx.field(static=True, default=None)
     tolerance: float | None = eqx.field(static=True, default=None)
+    tail: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         if (self.order is None) == (self.tolerance is None):
@@ -121,7 +126,9 @@ class WickTower(AbstractPairable):
             )
 
     def pairs(self) -> AbstractPairClosure:
-        return WickTowerPairs(self.order, self.terms, self.start, self.single_order, self.tolerance)
+        return WickTowerPairs(
+            self.order, self.terms, self.start, self.single_order, self.tolerance, self.tail
+        )
 
     def prepare(
         self,
@@ -153,7 +160,7 @@ class WickTower(AbstractPairable):
             covariance,
             correction,
             nothing_neglected(len(first), kernel.dtype),
-            begin_singles(self.start, self._single_degrees(network), kernel),
+            begin_singles(self, network, kernel),
         )
 
     def rate(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
@@ -171,9 +178,9 @@ class WickTower(AbstractPairable):
         lacking = neglected_rate(
             state.neglected, whole.tails, whole.chi, whole.curved, self._degrees(network).neglected
         )
-        d = self._single_degrees(network)
-        one_input = lambda x, q, tower: single_rate(x, q, tower, *variances, d)
-        singles = jax.vmap(one_input)(whole.single, jnp.diagonal(state.kernel), state.singles)
+        one_input = lambda x, q, tower, d, above: single_rate(x, q, tower, *variances, d, above)
+        own = jnp.diagonal(state.kernel)
+        singles = map_singles(self, network, whole.single, own, state.singles, one_input)
         return FourPointTower(drift, moved + turn, covariance, correction, lacking, singles)
 
     def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
@@ -204,7 +211,7 @@ class WickTower(AbstractPairable):
 
     def _expand(self, network, state: FourPointTower, covariance, stream: bool) -> WidthMoments:
         """Moments of all elements; of inputs by themselves those of their own towers."""
-        n, d = state.kernel.shape[0], self._single_degrees(network)
+        n, d = state.kernel.shape[0], single_degrees(self, network)
         own = single_moments(jnp.diagonal(state.kernel), state.singles, d, stream)
         at = element_numbers(n)[np.arange(n), np.arange(n)]
         return four_point_moments(
@@ -219,9 +226,6 @@ class WickTower(AbstractPairable):
         activation = network.activation
         return degrees(known_order(self), degree_step(activation), basis_floor(activation))
 
-    def _single_degrees(self, network) -> Degrees:
-        return degrees(single_order(self), degree_step(network.activation))
-
     def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
         d, step = self._degrees(network), degree_step(network.activation)
         kernel, activation = state.kernel, network.activation
@@ -233,7 +237,7 @@ class WickTower(AbstractPairable):
         variances = jnp.diagonal(kernel)
         inputs = jax.vmap(lambda q: input_chaos(activation, q, top, terms))(variances)
         products = jax.vmap(lambda q: input_products(activation, q, top, terms))(variances)
-        single = input_singles(activation, variances, single_order(self))
+        single = input_singles(activation, variances, highest_order(self))
 
         def one_pair(a, b):
             entries = kernel[a, a], kernel[b, b], kernel[a, b]
@@ -321,14 +325,15 @@ class WickTower(AbstractPairable):
         lacking = neglected_push(
             state.neglected, here.tails, here.chi, here.curved, layer, self._degrees(network).neglected
         )
-        d = self._single_degrees(network)
-        one_input = lambda x, q, tower: single_push(x, q, tower, weight_variance, bias_variance, layer, d)
+        variances = weight_variance, bias_variance
+        one_input = lambda x, q, tower, d, above: single_push(x, q, tower, *variances, layer, d, above)
+        own = jnp.diagonal(state.kernel)
         return FourPointTower(
             kernel,
             memory,
             *kernel_push(here.chi, here.sources, state.covariance, state.correction, layer),
             lacking,
-            jax.vmap(one_input)(here.single, jnp.diagonal(state.kernel), state.singles),
+            map_singles(self, network, here.single, own, state.singles, one_input),
         )
 
 

@@ -9,6 +9,8 @@ With r_p = Cov(D, sum_i h_p(u_i) / sqrt n), u = h / sqrt(K), c_p = C_W E[sigma^2
 
 C and K1 follow as for a pair (`tower.py`). At zero variance u is h itself, as in `chaos_basis.py`: then
 `unit` is one instead of K, and Var u zero with a derivative.
+
+Along a flow the degrees above those that are kept are added by `single_tail.py`.
 """
 
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from .._expectation.chaos import cumulative_powers
 from .._expectation.products import SingleProducts
 from .._start import AbstractStart
 from .chaos_basis import Degrees
+from .single_tail import Tail, TailRate, begin_tail, tail_memory, tail_push, tail_rate
 from .truncation import (
     Neglected,
     Tails,
@@ -34,16 +37,25 @@ from .truncation import (
 
 
 class SingleTower(NamedTuple):
-    """r, C, K1 and what the truncation leaves out, of one input."""
+    """r, C, K1 and what the truncation leaves out, of one input; along a flow what higher degrees add."""
 
     memory: Float[Array, " degree"]
     covariance: Float[Array, ""]
     correction: Float[Array, ""]
     neglected: Neglected
+    tail: Tail | None = None
+
+
+class Above(NamedTuple):
+    """What the degrees above those that are kept need along a flow: expectations at the start of the
+    input, and which degrees they are."""
+
+    start: SingleProducts
+    p: np.ndarray
 
 
 class SingleMoments(NamedTuple):
-    """V4 and K1 of inputs by themselves, and bounds of their truncation errors."""
+    """V4 and K1 of inputs by themselves, and their truncation errors: bounds, along a flow estimates."""
 
     covariance: Float[Array, " n"]
     correction: Float[Array, " n"]
@@ -51,12 +63,15 @@ class SingleMoments(NamedTuple):
     correction_error: Float[Array, " n"]
 
 
-def begin_single(start: AbstractStart, d: Degrees, q, covariance, shift) -> SingleTower:
+def begin_single(
+    start: AbstractStart, d: Degrees, q, covariance, shift, *, tail: bool = False
+) -> SingleTower:
     memory = jnp.zeros((len(d.p),), q.dtype)
     if start.memory:
         memory = memory.at[d.second].set(-np.sqrt(2.0).astype(q.dtype) * q * (q / _unit(q)))
     covariance = start.memory * 2 * q**2 + covariance
-    return SingleTower(memory, covariance, shift, nothing_neglected(1, q.dtype))
+    added = begin_tail(q) if tail else None
+    return SingleTower(memory, covariance, shift, nothing_neglected(1, q.dtype), added)
 
 
 def _unit(q):
@@ -71,9 +86,19 @@ class _Layer(NamedTuple):
     drive: Float[Array, " degree"]
     tails: Tails
     curved: Float[Array, "1"]
+    curvature: Float[Array, ""]
+    added: TailRate | None
 
 
-def _layer(products: SingleProducts, q, tower: SingleTower, weight_variance, bias_variance, d: Degrees):
+def _layer(
+    products: SingleProducts,
+    q,
+    tower: SingleTower,
+    weight_variance,
+    bias_variance,
+    d: Degrees,
+    above: Above | None,
+) -> _Layer:
     inverse = 1 / _unit(q)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
     c = weight_variance * products.square
@@ -81,33 +106,64 @@ def _layer(products: SingleProducts, q, tower: SingleTower, weight_variance, bia
     curvature = root(24.0) * c[4] * inverse / 8 * inverse
     powers = cumulative_powers(jnp.where(q > 0, 1, q), d.order + 1)[d.p]
     expansion, source = c[d.p], root((d.p + 1.0) * (d.p + 2)) * c[d.p + 2] / 2 * inverse
-    drive = expansion * powers
+    drive, sources = expansion * powers, source**2 * powers
     size = weight_variance**2 * products.fourth
     noise = size - c[0] ** 2
     tails = Tails(
         drive=parseval_tail(noise, jnp.sum(expansion * drive), size)[None],
-        source=source_tail(weight_variance**2 * products.curvature, chi, source**2 * powers, d.p)[
-            None, None
-        ],
+        source=source_tail(weight_variance**2 * products.curvature, chi, sources, d.p)[None, None],
         overlap=jnp.ones((1, 1), q.dtype),
         contraction=jnp.where(q > 0, (bias_variance + c[0]) * inverse, 0)[None],
         noise=jnp.zeros((1, 1), q.dtype),
     )
-    return _Layer(
+    lacking = tower.neglected
+    here = _Layer(
         chi=chi,
         driven=jnp.sum(expansion * tower.memory),
         noise=noise,
         shift=curvature * tower.covariance + jnp.sum(source * tower.memory),
         drive=drive,
         tails=tails,
-        curved=jnp.abs(curvature) * tower.neglected.covariance[0],
+        curved=jnp.abs(curvature) * lacking.covariance[0],
+        curvature=curvature,
+        added=None,
+    )
+    if above is None or tower.tail is None:
+        return here
+    p = above.p
+    memory, change, used = tail_memory(
+        products, above.start, q, tower.tail, weight_variance, bias_variance, p
+    )
+    # Beyond the highest degree memory is less than the bound of all that the kept ones leave out; without
+    # a tail all of that is missing.
+    expansion, source = c[p], root((p + 1.0) * (p + 2)) * c[p + 2] / 2 * inverse
+    beyond = parseval_tail(here.tails.drive[0] ** 2, jnp.sum(expansion**2), size)
+    energy, degree = jnp.concatenate([sources, source**2]), np.concatenate([d.p, p])
+    u = source_tail(weight_variance**2 * products.curvature, chi, energy, degree)
+    missing = lambda tail, plain: jnp.where(used, tail, plain) * lacking.memory[0, 0]
+    return here._replace(
+        added=TailRate(
+            driven=jnp.sum(expansion * memory),
+            shift=jnp.sum(source * memory),
+            driven_error=jnp.sum(jnp.abs(expansion * change)) + missing(beyond, here.tails.drive[0]),
+            shift_error=jnp.sum(jnp.abs(source * change)) + missing(u, here.tails.source[0, 0]),
+        )
     )
 
 
 def single_rate(
-    products: SingleProducts, q, tower: SingleTower, weight_variance, bias_variance, d: Degrees
+    products: SingleProducts,
+    q,
+    tower: SingleTower,
+    weight_variance,
+    bias_variance,
+    d: Degrees,
+    above: Above | None = None,
 ) -> SingleTower:
-    here = _layer(products, q, tower, weight_variance, bias_variance, d)
+    here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
+    tail = tower.tail
+    if tail is not None and here.added is not None:
+        tail = tail_rate(tail, here.added, here.chi, here.curvature)
     p = jnp.asarray(d.p, q.dtype)
     return SingleTower(
         memory=here.drive + (here.chi - p / 2 * here.tails.contraction) * tower.memory,
@@ -116,6 +172,7 @@ def single_rate(
         neglected=neglected_rate(
             tower.neglected, here.tails, here.chi[None, None], here.curved, d.neglected
         ),
+        tail=tail,
     )
 
 
@@ -127,8 +184,12 @@ def single_push(
     bias_variance,
     layer: Layer,
     d: Degrees,
+    above: Above | None = None,
 ) -> SingleTower:
-    here = _layer(products, q, tower, weight_variance, bias_variance, d)
+    here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
+    tail = tower.tail
+    if tail is not None and here.added is not None:
+        tail = tail_push(tail, here.added, here.chi, here.curvature, layer)
     forth, back = layer.skip**2, layer.scale**2
     there = forth * q + back * (bias_variance + weight_variance * products.square[0])
     turn = layer.skip * jnp.sqrt(_unit(q) / _unit(there))
@@ -143,6 +204,7 @@ def single_push(
         neglected=neglected_push(
             tower.neglected, here.tails, here.chi[None, None], here.curved, layer, d.neglected
         ),
+        tail=tail,
     )
 
 
@@ -151,7 +213,13 @@ def single_moments(variances, towers: SingleTower, d: Degrees, stream: bool) -> 
     if stream:
         r2 = np.sqrt(2.0).astype(variances.dtype) * _unit(variances) * towers.memory[:, d.second]
         covariance = 2 * variances**2 + 2 * r2 + covariance
-    lacking = towers.neglected
-    return SingleMoments(
-        covariance, towers.correction, lacking.covariance[:, 0, 0], lacking.correction[:, 0]
-    )
+    correction, lacking = towers.correction, towers.neglected
+    errors = lacking.covariance[:, 0, 0], lacking.correction[:, 0]
+    if (tail := towers.tail) is not None:
+        covariance, correction = covariance + tail.covariance, correction + tail.correction
+        # Without what is added the bound would hold; with it that is off by as much more.
+        errors = (
+            jnp.minimum(tail.covariance_error, errors[0] + jnp.abs(tail.covariance)),
+            jnp.minimum(tail.correction_error, errors[1] + jnp.abs(tail.correction)),
+        )
+    return SingleMoments(covariance, correction, *errors)

@@ -35,6 +35,7 @@ from .chaos_couplings import (
 from .elements import PAIR
 from .order import chosen_order
 from .single_tower import (
+    Above,
     SingleMoments,
     SingleTower,
     begin_single,
@@ -81,6 +82,7 @@ class WickTowerPairs(AbstractPairClosure):
     start: AbstractStart
     single_order: int | None = eqx.field(static=True)
     tolerance: float | None = eqx.field(static=True, default=None)
+    tail: int | None = eqx.field(static=True, default=None)
 
     def prepare(
         self,
@@ -102,7 +104,7 @@ class WickTowerPairs(AbstractPairClosure):
         elements = [np.stack([rows, columns], axis=1)[:, part] for part in PAIR]
         upstream = upstream_moments(self.start, n, elements, kernel.dtype)
         towers = jax.vmap(begin)(variances[rows], variances[columns], covariances, *upstream)
-        singles = begin_singles(self.start, self._single_degrees(network), kernel)
+        singles = begin_singles(self, network, kernel)
         return PairTowers(variances, covariances, towers, singles)
 
     def rate(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
@@ -114,9 +116,8 @@ class WickTowerPairs(AbstractPairClosure):
             return here.q[1], tower_rate(here, entries, tower, d, step)
 
         inputs, (moved, towers) = self._map(network, state, *variances, one_pair)
-        own = self._single_degrees(network)
-        one_input = lambda x, q, tower: single_rate(x, q, tower, *variances, own)
-        singles = jax.vmap(one_input)(inputs.single, state.variances, state.singles)
+        one_input = lambda x, q, tower, d, above: single_rate(x, q, tower, *variances, d, above)
+        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
         weight_variance, bias_variance = variances
         drift = bias_variance + weight_variance * inputs.single.square[:, 0]
         return PairTowers(drift, moved, towers, singles)
@@ -138,7 +139,7 @@ class WickTowerPairs(AbstractPairClosure):
         one = lambda qa, qb, c, tower: tower_covariance(qa, qb, c, tower, d, stream)
         entries = (state.variances[rows], state.variances[columns], state.covariances)
         covariance = jax.vmap(one)(*entries, state.towers)
-        own = single_moments(state.variances, state.singles, self._single_degrees(network), stream)
+        own = single_moments(state.variances, state.singles, single_degrees(self, network), stream)
         return self._collect(self.mean_kernel(state), covariance, state.towers, own)
 
     def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
@@ -146,7 +147,7 @@ class WickTowerPairs(AbstractPairClosure):
 
     def conditional_moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
         """Those of the kernel given the weights before, without the noise of its own neurons."""
-        own = single_moments(state.variances, state.singles, self._single_degrees(network), stream=False)
+        own = single_moments(state.variances, state.singles, single_degrees(self, network), stream=False)
         return self._collect(self.mean_kernel(state), state.towers.covariance, state.towers, own)
 
     def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
@@ -172,9 +173,6 @@ class WickTowerPairs(AbstractPairClosure):
         activation = network.activation
         return degrees(known_order(self), degree_step(activation), basis_floor(activation))
 
-    def _single_degrees(self, network) -> Degrees:
-        return degrees(single_order(self), degree_step(network.activation))
-
     def _inputs(self, network, variances, *, finer: bool = False) -> InputChaos:
         # Neither one input alone nor a homogeneous activation expands the partner.
         alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
@@ -188,7 +186,7 @@ class WickTowerPairs(AbstractPairClosure):
         return _Inputs(
             chaos=self._inputs(network, variances),
             products=jax.vmap(lambda q: input_products(activation, q, top, self.terms))(variances),
-            single=input_singles(activation, variances, single_order(self)),
+            single=input_singles(activation, variances, highest_order(self)),
         )
 
     def _map(self, network, state: PairTowers, weight_variance, bias_variance, function):
@@ -231,9 +229,8 @@ class WickTowerPairs(AbstractPairClosure):
         weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
         variances = weight_variance, bias_variance
         inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
-        own = self._single_degrees(network)
-        one_input = lambda x, q, tower: single_push(x, q, tower, *variances, layer, own)
-        singles = jax.vmap(one_input)(inputs.single, state.variances, state.singles)
+        one_input = lambda x, q, tower, d, above: single_push(x, q, tower, *variances, layer, d, above)
+        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
         drift = bias_variance + weight_variance * inputs.single.square[:, 0]
         return PairTowers(combine(state.variances, drift), covariances, towers, singles)
 
@@ -286,20 +283,45 @@ def single_order(closure) -> int:
     return max(known_order(closure), SINGLE_ORDER) if given is None else given
 
 
+def single_degrees(closure, network) -> Degrees:
+    return degrees(single_order(closure), degree_step(network.activation))
+
+
+def highest_order(closure) -> int:
+    """The highest degree of elements of one input, with a state or without."""
+    return max(single_order(closure), closure.tail or 0)
+
+
 def along_flow(closure):
-    """With one order for all elements. Memory of degree p relaxes at the rate (p/2) Q/K, and steps would
-    have to follow."""
+    """With one order for all elements, and higher degrees of single inputs without a state. Memory of
+    degree p relaxes at the rate (p/2) Q/K, and steps would have to follow."""
     if closure.single_order is not None:
         return closure
-    return dataclasses.replace(closure, single_order=closure.order)
+    order = known_order(closure)
+    tail = SINGLE_ORDER if order + 1 < SINGLE_ORDER else None
+    return dataclasses.replace(closure, single_order=order, tail=tail)
 
 
-def begin_singles(start: AbstractStart, d: Degrees, kernel) -> SingleTower:
+def begin_singles(closure, network, kernel) -> SingleTower:
     """The towers of all inputs by themselves at the start."""
+    start, d, tail = closure.start, single_degrees(closure, network), closure.tail is not None
     inputs = np.arange(kernel.shape[0])[:, None]
     covariance, shift = upstream_moments(start, kernel.shape[0], [inputs, inputs], kernel.dtype)
-    begin = lambda q, v, k1: begin_single(start, d, q, v, k1)
+    begin = lambda q, v, k1: begin_single(start, d, q, v, k1, tail=tail)
     return jax.vmap(begin)(jnp.diagonal(kernel), covariance[:, 0, 0], shift[:, 0])
+
+
+def map_singles(closure, network, products: SingleProducts, variances, towers: SingleTower, function):
+    """`function` of every input's expectations, variance and tower, the degrees, and what those above
+    need."""
+    d = single_degrees(closure, network)
+    if towers.tail is None:
+        return jax.vmap(lambda x, q, tower: function(x, q, tower, d, None))(products, variances, towers)
+    order, step = highest_order(closure), degree_step(network.activation)
+    p = np.arange(d.neglected, order + 1, step)
+    started = input_singles(network.activation, towers.tail.start, order)
+    one = lambda x, y, q, tower: function(x, q, tower, d, Above(y, p))
+    return jax.vmap(one)(products, started, variances, towers)
 
 
 def input_singles(activation, variances, order: int) -> SingleProducts:
