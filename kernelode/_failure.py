@@ -1,6 +1,7 @@
 """Why a kernel went wrong on its way through depth: overflow, underflow, or an activation that is NaN.
 
-A layer's kernel is judged by its variances alone, and by values of the activation where its inputs fall.
+A layer's kernel is judged by its variances, by values of the activation where its inputs fall, and by how
+well the expectations of inputs and of pairs are known.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._architecture import AbstractArchitecture, Layer
-from ._expectation import expectation_error, tolerance
+from ._expectation import expectation_error, pairs_error, tolerance
+from ._kernel import AbstractKernel
 from ._results import RESULTS, choose_result
 
 #: Standard normals at which an activation is tried: zero, and both signs out to four deviations.
@@ -42,11 +44,12 @@ def watch_layer(
     watch: Watch,
     network: AbstractArchitecture,
     layer: Layer,
-    before: Float[Array, " n"],
+    kernel: AbstractKernel,
     after: Float[Array, " n"],
 ) -> Watch:
-    """The watch after one more layer, which took the variances `before` to `after`."""
-    before, after = jax.lax.stop_gradient((before, after))  # or derivatives would carry the watch
+    """The watch after one more layer, which took a kernel to one of the variances `after`."""
+    kernel, after = jax.lax.stop_gradient((kernel, after))  # or derivatives would carry the watch
+    before = kernel.variances
     finite = jnp.all(jnp.isfinite(after))
     first = ~finite & ~watch.broken
     tiny = jnp.finfo(after.dtype).tiny
@@ -58,7 +61,7 @@ def watch_layer(
         is_nan=watch.is_nan | (first & jnp.any(jnp.isnan(after))),
         lost=watch.lost | (jnp.any(fallen) & (layer.skip > 0)),
         fallen_from=jnp.where(fallen & fed, before, watch.fallen_from),
-        error=jnp.maximum(watch.error, expectation_error(network.activation, before)),
+        error=jnp.maximum(watch.error, _error(network, kernel)),
     )
 
 
@@ -74,6 +77,13 @@ def outcome(watch: Watch, network: AbstractArchitecture, last: Any) -> RESULTS:
     broken = broken_result(network, watch.largest, is_nan)
     broken = choose_result(underflow & ~watch.broken, RESULTS.underflow, broken)
     return choose_result(finite, whole, broken)
+
+
+def _error(network: AbstractArchitecture, kernel: AbstractKernel) -> Float[Array, ""]:
+    """The largest relative error of an expectation: of an input, or of a pair."""
+    kernel = jax.lax.stop_gradient(kernel)
+    own = expectation_error(network.activation, kernel.variances)
+    return jnp.maximum(own, pairs_error(network.activation, kernel))
 
 
 def accuracy_result(error: Float[Array, ""]) -> RESULTS:
@@ -98,17 +108,16 @@ def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_
 
 
 def flow_outcome(
-    network: AbstractArchitecture, variances: Float[Array, " n"], result: RESULTS, saved: Any
+    network: AbstractArchitecture, kernel: AbstractKernel, result: RESULTS, saved: Any
 ) -> RESULTS:
-    """The outcome of a flow from these variances: Diffrax's own `result`, unless the reason is that the
+    """The outcome of a flow from this kernel: Diffrax's own `result`, unless the reason is that the
     activation is NaN, which a solver only knows as steps that fail, or the saved states overflow."""
-    undefined = jnp.any(jnp.isnan(network.activation(_inputs(jnp.max(variances)))))
+    undefined = jnp.any(jnp.isnan(network.activation(_inputs(jnp.max(kernel.variances)))))
     broken = choose_result(undefined, RESULTS.not_a_number, RESULTS.not_finite)
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(saved)]
     lost = ~jnp.all(jnp.array([True, *leaves]))
     done = result == RESULTS.successful
-    error = expectation_error(network.activation, jax.lax.stop_gradient(variances))
-    result = choose_result(done, accuracy_result(error), result)
+    result = choose_result(done, accuracy_result(_error(network, kernel)), result)
     return choose_result(jnp.where(done, lost, undefined), broken, result)
 
 

@@ -84,7 +84,7 @@ def _propagate(
     def step(carry, layer):
         state, store, watch = carry
         one, place = layer
-        before = closure.variances(state)
+        before = closure.kernel(state)
         state = closure.push(network, state, one)
         watch = watch_layer(watch, network, one, before, closure.variances(state))
         return (state, write(store, place, state), watch), None

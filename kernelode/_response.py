@@ -33,7 +33,7 @@ from ._architecture import AbstractArchitecture
 from ._arguments import checked_network
 from ._closure import MeanOnly
 from ._custom_types import RealLike
-from ._expectation import expectation_error, has_known_accuracy, tolerance
+from ._expectation import gain_error, has_known_accuracy, tolerance
 from ._failure import flow_outcome
 from ._kernel import Block, as_block, as_matrix, as_triangle, checked_entries
 from ._results import RESULTS
@@ -196,7 +196,7 @@ def _start(kernel: Float[Array, "n n"] | Block) -> tuple[Block, Callable[[Block]
 @eqx.filter_jit
 def _output_response(network: AbstractArchitecture, kernel: Float[Array, "n n"] | Block) -> Response:
     network, (block, as_response) = cast(network, kernel.dtype), _start(kernel)
-    error = lambda block: expectation_error(network.activation, block.variances, order=1)
+    error = lambda block: gain_error(network.activation, block)
 
     def step(carry, layer):
         total, *state = carry
@@ -243,7 +243,7 @@ def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerRespons
         eta=as_response(rate(state, network)[1]),
         output=as_response(_pushforward(network.read_out, *state)[1]),
     )
-    result = flow_outcome(network, block.variances, out.result, out.state)
+    result = flow_outcome(network, block, out.result, out.state)
     found = jax.vmap(mean_state)(out.state[0]), result
     solution = eqx.tree_at(lambda s: (s.state, s.result), out, found)
     return solution, jax.lax.map(at_one_depth, out.state)

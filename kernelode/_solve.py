@@ -124,7 +124,7 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
         closure,
         **options,
     )
-    result = flow_outcome(network, closure.variances(first), solution.result, solution.state)
+    result = flow_outcome(network, closure.kernel(first), solution.result, solution.state)
     return eqx.tree_at(lambda s: s.result, solution, result)
 
 

@@ -36,6 +36,9 @@ class MeanOnly(AbstractClosure):
     def variances(self, state: Triangle | Block) -> Float[Array, " inputs"]:
         return state.variances
 
+    def kernel(self, state: Triangle | Block) -> Triangle | Block:
+        return state
+
     def quadrature_error(
         self, network: AbstractArchitecture, state: Triangle | Block
     ) -> Float[Array, ""]:

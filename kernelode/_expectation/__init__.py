@@ -1,8 +1,10 @@
 from .accuracy import (
     block_error as block_error,
     expectation_error as expectation_error,
+    gain_error as gain_error,
     has_known_accuracy as has_known_accuracy,
     kernel_error as kernel_error,
+    pairs_error as pairs_error,
     tolerance as tolerance,
 )
 from .moments import (

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
 from .._activation.base import (
@@ -9,10 +10,10 @@ from .._activation.base import (
     AbstractClosedFormActivation,
     AbstractStraightActivation,
 )
-from .._kernel import Block
+from .._kernel import AbstractKernel, Block, Variances
 from .._trees import as_constant
-from .mehler import POOR
-from .moments import pair_moments, variance_derivatives
+from .mehler import POOR, may_be_poor, moment_table, table_indices
+from .moments import pair_moments, variance_derivatives, variance_moment
 from .variance import integrate_ladder
 
 #: Relative errors of expectations above which a result is `RESULTS.inaccurate`.
@@ -69,6 +70,58 @@ def block_error(activation: AbstractActivation, block: Block) -> Float[Array, ""
     error = pair_moments(activation, block.row, block.column, block.cross)[0, 0].error
     alone = [jnp.max(_ratio(e, r**2)) for e, r in ((of_rows, rows), (of_columns, columns))]
     return jnp.max(jnp.stack([_relative(error, rows, columns), *alone]))
+
+
+def pairs_error(
+    activation: AbstractActivation, kernel: AbstractKernel, order: int = 0
+) -> Float[Array, ""]:
+    """An estimate of the relative error of E[sigma_a sigma_b], and for `order` one of its derivative
+    E[sigma'_a sigma'_b] too, the largest of those pairs of a kernel that the series may not serve; zero
+    where it serves all. A constant to differentiation.
+
+    The inputs' own expectations are `expectation_error`'s. Nothing is integrated for activations whose
+    accuracy is known, nor for pairs that are far from parallel at variances that the nodes fit: the
+    series is right there.
+    """
+    if has_known_accuracy(activation) or isinstance(kernel, Variances):
+        return jnp.zeros((), kernel.dtype)
+    activation = as_constant(activation)
+    a, b, c = jax.lax.stop_gradient(
+        (kernel.row, kernel.column, kernel.cross)
+        if isinstance(kernel, Block)
+        else (kernel.variances, kernel.variances, kernel.matrix())
+    )
+    suspect = may_be_poor(activation, a, b, c)
+
+    def integrate():
+        found = pair_moments(activation, a, b, c, order)
+        relative = [
+            _relative(
+                jnp.where(suspect, found[r, r].error, 0),
+                _scale(activation, a, r),
+                _scale(activation, b, r),
+            )
+            for r in range(order + 1)
+        ]
+        return jnp.max(jnp.stack(relative))
+
+    return jax.lax.cond(unvmap_any(suspect), integrate, lambda: jnp.zeros((), c.dtype))
+
+
+def gain_error(activation: AbstractActivation, kernel: AbstractKernel) -> Float[Array, ""]:
+    """Of the expectations that make a kernel's image and its responses: inputs' and pairs', with first
+    derivatives."""
+    own = expectation_error(activation, kernel.variances, order=1)
+    return jnp.maximum(own, pairs_error(activation, kernel, order=1))
+
+
+def _scale(activation: AbstractActivation, q: Float[Array, " n"], order: int) -> Float[Array, " n"]:
+    """sqrt(E[(sigma^(order))^2])."""
+    if order == 0:
+        return jnp.sqrt(jnp.abs(variance_moment(activation, q)))
+    place = table_indices(order).index((order, order))
+    one = lambda q: moment_table(order, activation, q[None], q[None], q[None, None])[place, 0, 0]
+    return jnp.sqrt(jnp.abs(jax.lax.map(one, q)))
 
 
 def _roots(activation: AbstractActivation, q: Float[Array, " n"]):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox.internal import unvmap_any
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractActivation, AbstractKinkedActivation
 from .._activation.scale import correlation
@@ -97,13 +97,7 @@ def integrate_table(
     value, error, excess = sum_series(SmoothSpectra, order, activation, a, b, c, adaptive=adaptive)
     if not adaptive:
         return value
-    rule = spectral_rule()
-    # Up to there the spectra are right to 1e-12 (docs/accuracy.md).
-    density = 4.5
-    usual = lambda q: fits(
-        as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, density
-    )
-    fitting = usual(a)[:, None] & usual(b)[None, :]
+    fitting = _fit(activation, a)[:, None] & _fit(activation, b)[None, :]
     poor = jnp.any(excess > POOR[c.dtype], axis=0) | ~fitting
     found = (value, error) if errors else (value,)
     improve = functools.partial(_improve, order, activation)
@@ -114,6 +108,33 @@ def integrate_table(
     # What is not known of a function with kinks that were not declared, no other integral knows either.
     unknown = fitting[None] & jnp.isinf(error)
     return found[0], jnp.where(unknown, jnp.inf, found[1])
+
+
+def may_be_poor(
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+) -> Bool[Array, "n m"]:
+    """Which pairs the series may not serve: nodes too wide for the variances, or a remainder, at most a
+    share |corr|^TERMS of the moment's natural scale, that need not be below `POOR`. Equal inputs are
+    served by the expectations of one."""
+    rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
+    corr, gap = correlation(rows, columns, c)
+    # Both roots of the remainder and the value at correlation one are below the scale, or twice it.
+    slow = jnp.abs(jnp.clip(corr, -1, 1)) ** TERMS > POOR[c.dtype] / 8
+    equal = (rows == columns) & (corr > 0) & (gap <= 256 * jnp.finfo(c.dtype).eps)
+    if isinstance(activation, AbstractKinkedActivation):
+        return slow & ~equal
+    fitting = _fit(activation, a)[:, None] & _fit(activation, b)[None, :]
+    return (slow | ~fitting) & ~equal
+
+
+def _fit(activation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
+    """At which variances the spectra are right to 1e-12 (docs/accuracy.md): nodes 4.5 times denser than
+    any feature."""
+    rule = spectral_rule()
+    return fits(as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, 4.5)
 
 
 def _improve(order: int, activation, a, b, c, poor, found):

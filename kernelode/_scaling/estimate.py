@@ -27,7 +27,8 @@ class Summary(NamedTuple):
 class ScaleEstimate(Shown):
     """Optimal residual scales.
 
-    - `value`: rho*; 0 where `decreasing`, infinity where `increasing`, 0 where `failed`.
+    - `value`: rho*, with errors above the tolerance where `inaccurate`; 0 where `decreasing`, infinity
+        where `increasing`, 0 where `failed`.
     - `response`: chi_out at the optimum; at rho = 0 where `decreasing`, at the largest scale searched
         where `increasing`.
     - `status`: `STATUS` items, elementwise.
@@ -39,7 +40,7 @@ class ScaleEstimate(Shown):
 
     @property
     def interior(self) -> Array:
-        """Which elements have an interior optimum: where `value` is a number to use."""
+        """Which elements have an interior optimum that is known: where `value` is a number to use."""
         return self.status == STATUS.interior
 
     def summary(self) -> Summary:
@@ -50,7 +51,8 @@ class ScaleEstimate(Shown):
 class TimeEstimate(Shown):
     """Optimal depths t* of the flow.
 
-    - `time`: t*; 0 where `decreasing`, infinity where `increasing`.
+    - `time`: t*, with errors above the tolerance where `inaccurate`; 0 where `decreasing`, infinity
+        where `increasing`.
     - `correction`: t1, the next order in one over the number of blocks; zero where not interior.
     - `status`: `STATUS` items, elementwise.
     - `kernel`: the entry of the kernel at t*: K* on the diagonal.
@@ -117,11 +119,12 @@ def _searched(estimate: Estimate | None) -> Estimate:
     return estimate
 
 
-def statuses(interior, decreasing, increasing) -> STATUS:
-    """Status items from masks; `failed` where none holds."""
+def statuses(interior, decreasing, increasing, inaccurate: Array | bool = False) -> STATUS:
+    """Status items from masks; `failed` where none holds, and `inaccurate` instead of `interior`."""
     status = STATUS.where(increasing, STATUS.increasing, STATUS.failed)
     status = STATUS.where(decreasing, STATUS.decreasing, status)
-    return STATUS.where(interior, STATUS.interior, status)
+    status = STATUS.where(interior, STATUS.interior, status)
+    return STATUS.where(interior & inaccurate, STATUS.inaccurate, status)
 
 
 def summarise(value: Array, interior: Array) -> Summary:

@@ -12,7 +12,7 @@ from .._arguments import checked_network
 from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
-from .._expectation import expectation_error, has_known_accuracy
+from .._expectation import expectation_error, gain_error, has_known_accuracy, tolerance
 from .._kernel import Variances, as_block, checked_kernel
 from .._sizes import check_optima
 from .._trees import as_constant, cast
@@ -38,6 +38,7 @@ from .objective import (
     value_and_slope,
 )
 from .pairs import from_upper_triangle, pair_block, pair_entries, upper_triangle
+from .status import STATUS
 
 #: Outside these depths, in the same unit, an optimum does not count as one.
 _LIMITS = (1e-14, 1e6)
@@ -60,9 +61,10 @@ def optimal_residual_scale(
     - `pairs`: search the off-diagonal responses of all pairs too; static.
 
     **Returns** an `OptimalScale`: `.diagonal` (n,) and `.off_diagonal` (n, n), each with `.value`,
-    `.status` and `.response` (chi_out there). Elements without an interior maximum have value 0
-    (`decreasing`) or infinity (`increasing`). Gradients of interior values with respect to everything
-    traced are those of the implicit function theorem, of all others zero.
+    `.status` and `.response` (chi_out there). `STATUS.inaccurate` is an interior maximum whose
+    expectations, of the input or of the pair, miss the tolerance. Elements without an interior maximum
+    have value 0 (`decreasing`) or infinity (`increasing`). Gradients of interior values with respect to
+    everything traced are those of the implicit function theorem, of all others zero.
 
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
@@ -89,26 +91,33 @@ def _optimal_residual_scale(network, kernel, pairs: bool) -> OptimalScale:
     network = cast(network, kernel.dtype)
     variances = jnp.diagonal(kernel)
     diagonal = jax.vmap(lambda q: _diagonal_element(network, q))(variances)
-    error = _path_error(network, variances, diagonal)
+    if has_known_accuracy(network.activation):
+        error = expectation_error(network.activation, variances, order=1)
+    else:
+        each = lambda x: _path_error(network, Variances(x[0][None]), x[1])
+        errors = jax.lax.map(each, (variances, diagonal))
+        diagonal, error = jax.vmap(_accurate)(diagonal, errors), jnp.max(errors)
     return OptimalScale(diagonal, _all_pairs(network, kernel) if pairs else None, error)
 
 
-def _path_error(network, variances, diagonal: ScaleEstimate) -> Float[Array, ""]:
-    """The largest relative error of an expectation on the inputs' way through networks with their
-    rho*."""
-    if has_known_accuracy(network.activation):
-        return expectation_error(network.activation, variances, order=1)
-    network, variances, diagonal = as_constant((network, variances, diagonal))
-    scales = jnp.where(diagonal.interior, diagonal.value, 0)
+def _path_error(network, kernel: Kernel, optimum: ScaleEstimate) -> Float[Array, ""]:
+    """The largest relative error of an expectation on the way of a kernel of one entry through a network
+    with its rho*."""
+    network, kernel, optimum = as_constant((network, kernel, optimum))
+    scale = jnp.where(optimum.interior, optimum.value, 0)
+    layers = eqx.tree_at(lambda x: x.scale, network.layers(), scale * network.scale_profile())
+    error = lambda kernel: gain_error(network.activation, kernel)
+    step = lambda kernel, layer: (network.layer(kernel, layer), error(kernel))
+    last, errors = jax.lax.scan(step, kernel, layers)
+    return jnp.maximum(jnp.max(errors), error(last))
 
-    def step(k, inputs):
-        layer, profile = inputs
-        error = expectation_error(network.activation, k, order=1)
-        return k + (scales * profile) ** 2 * network.drift(Variances(k), layer).values, error
 
-    last, errors = jax.lax.scan(step, variances, (network.layers(), network.scale_profile()))
-    at_end = expectation_error(network.activation, last, order=1)
-    return jnp.maximum(jnp.max(errors), at_end)
+def _accurate(found: ScaleEstimate, error: Float[Array, ""]) -> ScaleEstimate:
+    """An estimate that says where the expectations on its way were not accurate enough."""
+    status = STATUS.where(
+        found.interior & (error > tolerance(error.dtype)), STATUS.inaccurate, found.status
+    )
+    return eqx.tree_at(lambda x: x.status, found, status)
 
 
 def _limits(network, unit):
@@ -184,7 +193,13 @@ def _all_pairs(network, kernel) -> ScaleEstimate:
     rows, columns = upper_triangle(kernel.shape[0])
     positions, *scan = _coarse_scan(*as_constant((network, kernel)))
     interval = best_interval(positions, *(x[..., rows, columns] for x in scan))
-    one_pair = lambda x: _pair_element(network, *x)
+    known = has_known_accuracy(network.activation)
+
+    def one_pair(x):
+        entries, interval = x
+        found = _pair_element(network, entries, interval)
+        return found if known else _accurate(found, _path_error(network, pair_block(entries), found))
+
     found = map_in_chunks(one_pair, (pair_entries(kernel), interval), size=64)
     return from_upper_triangle(found, kernel.shape[0])
 

@@ -28,7 +28,8 @@ from .._arguments import check_diffrax
 from .._checks import flag
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
-from .._kernel import Block, checked_kernel
+from .._expectation import gain_error, has_known_accuracy, tolerance
+from .._kernel import Block, Variances, checked_kernel
 from .._sizes import check_optima
 from .._solve import default_controller
 from .._trees import as_constant, cast
@@ -93,8 +94,22 @@ def _diagonal_element(network, q) -> TimeEstimate:
         time=jnp.where(optimum.interior, optimum.time, limit),
         correction=jnp.where(optimum.interior, optimum.correction, 0),
         kernel=jnp.where(optimum.interior, optimum.kernel, jnp.where(optimum.increasing, limit, q)),
-        status=statuses(optimum.interior, optimum.decreasing, optimum.increasing),
+        status=statuses(
+            optimum.interior,
+            optimum.decreasing,
+            optimum.increasing,
+            _inaccurate(network, Variances(q[None]), Variances(optimum.kernel[None])),
+        ),
     )
+
+
+def _inaccurate(network, *kernels) -> Array:
+    """Whether an expectation at the start or at the optimum misses the tolerance."""
+    if has_known_accuracy(network.activation):
+        return jnp.zeros((), bool)
+    network, kernels = as_constant((network, kernels))
+    errors = jnp.stack([gain_error(network.activation, kernel) for kernel in kernels])
+    return jnp.any(errors > tolerance(errors.dtype))
 
 
 class _Flow(NamedTuple):
@@ -241,5 +256,5 @@ def _finish(network, pair, search, interval, adjoint) -> TimeEstimate:
         time=jnp.where(interior, time, limit),
         correction=jnp.where(interior, correction, 0),
         kernel=jnp.where(interior, end.kernel.entries.reshape(()), at_limit),
-        status=statuses(interior, decreasing, increasing),
+        status=statuses(interior, decreasing, increasing, _inaccurate(network, kernel, end.kernel)),
     )

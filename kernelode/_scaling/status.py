@@ -9,4 +9,8 @@ class STATUS(eqx.Enumeration):
     interior = "The response has an interior maximum."
     decreasing = "The response is largest without any depth: it falls as the scale grows from zero."
     increasing = "The response grows without bound, or towards a limit, as the scale grows."
+    inaccurate = (
+        "The response has an interior maximum, but a Gaussian expectation on the way there is not known "
+        "to a relative 1e-6 (1e-3 in float32)."
+    )
     failed = "The search did not converge, or the response is not positive at its optimum."
