@@ -10,10 +10,9 @@ if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 # A program is compiled once in a run of the tests: the modules, both workers and the processes that tests
-# start find it in a folder of this run's own, which the run makes first and removes last. (Workers have the
-# folder from the process that starts them.) Even small ones are kept, since there are thousands of them.
-_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if not _WORKER:
+# start find it in a folder of this run's own, which the run makes first and removes last. (Workers have
+# the folder from the process that starts them.) Even small ones are kept, for there are thousands.
+if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="kernelode-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -33,7 +32,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_unconfigure(config):
-    if not _WORKER:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
