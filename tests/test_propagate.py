@@ -180,15 +180,22 @@ def test_float32(activation):
     assert relative_error(single.mean_kernel[-1], ko.propagate(net, K2).mean_kernel[-1]) < 1e-5
 
 
-def test_zero_variance_input():
+@pytest.mark.parametrize(
+    "activation",
+    [
+        pytest.param(ko.Tanh(), marks=pytest.mark.slow),
+        ko.ReLU(),
+        ko.GELU(),
+        pytest.param(ko.Softplus(), marks=pytest.mark.slow),
+    ],
+)
+def test_zero_variance_input(activation):
     kernel = jnp.array([[0.0, 0.0], [0.0, 0.3]])
-    for activation in (ko.Tanh(), ko.ReLU(), ko.GELU(), ko.Softplus()):
-        net = resnet(activation, 3, sb2=0.0)
-        last = ko.propagate(net, kernel).mean_kernel[-1]
-        assert jnp.all(jnp.isfinite(last))
-        total = lambda k, net=net: jnp.sum(ko.propagate(net, k).mean_kernel[-1])
-        slope = jax.jit(jax.grad(total))(kernel)
-        assert jnp.all(jnp.isfinite(slope))
+    net = resnet(activation, 3, sb2=0.0)
+    last = ko.propagate(net, kernel).mean_kernel[-1]
+    assert jnp.all(jnp.isfinite(last))
+    slope = jax.jit(jax.grad(lambda k: jnp.sum(ko.propagate(net, k).mean_kernel[-1])))(kernel)
+    assert jnp.all(jnp.isfinite(slope))
 
 
 def test_overflow_is_reported():
