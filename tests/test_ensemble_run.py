@@ -66,9 +66,9 @@ def test_a_sweep_compiles_once():
     # Counted too: what the tests keep of compiled programs would make a second compilation quick.
     compiled = []
 
-    def note(event, seconds, **details):
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if "backend_compile" in event:
-            compiled.append(details)
+            compiled.append(kwargs)
 
     jax.monitoring.register_event_duration_secs_listener(note)
     began = time.process_time()
