@@ -4,14 +4,10 @@ Names do not: what was computed before an edit and after it would be mixed.
 """
 
 import dataclasses
-import dis
 import enum
 import functools
 import hashlib
-import importlib.util
-import site
 import sys
-import sysconfig
 import types
 from typing import Any
 
@@ -20,6 +16,8 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+
+from ._references import cells, globals_of, is_installed, is_of_use
 
 #: More objects than this are data of some other kind: then values have to tell.
 _MOST = 20_000
@@ -161,25 +159,25 @@ class _Digest:
         self._note("function")
         # Not `function.__module__`, which decorators copy from what they decorate.
         module = function.__globals__.get("__name__")
-        if _is_installed(module):
+        if is_installed(module):
             self._note(module, function.__qualname__)
             # A decorator of a library holds what it decorates.
-            held = [*_cells(function), getattr(function, "__wrapped__", None)]
-            self._add_all("cells", filter(_is_of_use, held))
+            held = [*cells(function), getattr(function, "__wrapped__", None)]
+            self._add_all("cells", filter(is_of_use, held))
             return
         code = function.__code__
         if function.__doc__ is not None and code.co_consts and code.co_consts[0] == function.__doc__:
             code = code.replace(co_consts=(None, *code.co_consts[1:]))
         self._add_code(code)
         self._add_all("defaults", [function.__defaults__, function.__kwdefaults__])
-        self._add_all("cells", _cells(function))
-        for name, value in _globals_of(function.__code__, function.__globals__):
+        self._add_all("cells", cells(function))
+        for name, value in globals_of(function.__code__, function.__globals__):
             self._note("global", name)
             self.add(value)
 
     def _add_class(self, cls: type) -> None:
-        self._note("class", cls.__module__ if _is_installed(cls.__module__) else "", cls.__qualname__)
-        if _is_installed(cls.__module__):
+        self._note("class", cls.__module__ if is_installed(cls.__module__) else "", cls.__qualname__)
+        if is_installed(cls.__module__):
             return
         self._add_all("bases", cls.__bases__)
         for name, value in sorted(vars(cls).items()):
@@ -194,7 +192,7 @@ class _Digest:
         open_to_view = isinstance(x, eqx.Module) or dataclasses.is_dataclass(x)
         if wrapped is not None:  # jax.jit, functools.cache and the like
             self.add(wrapped)
-        elif open_to_view or not _is_installed(cls.__module__):
+        elif open_to_view or not is_installed(cls.__module__):
             self._add_all("fields", [part for item in sorted(_state(x).items()) for part in item])
         elif callable(x):
             name = getattr(x, "__qualname__", getattr(x, "__name__", ""))
@@ -222,77 +220,3 @@ def _bare(member: Any) -> Any:
         if isinstance(inner, types.FunctionType):
             return inner
     return member
-
-
-def _cells(function: types.FunctionType) -> list[Any]:
-    found = []
-    for cell in function.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # not there yet
-            found.append(None)
-    return found
-
-
-def _is_of_use(x: Any) -> bool:
-    """Of what a library's closure holds: numbers, functions or objects that are not a library's, and
-    other closures of it, which may hold such."""
-    if isinstance(x, bool | int | float | str | tuple | np.ndarray | jax.Array):
-        return True
-    if isinstance(x, types.FunctionType) and x.__closure__:
-        return True
-    return callable(x) and not _is_installed(getattr(x, "__module__", None) or type(x).__module__)
-
-
-def _globals_of(code: types.CodeType, namespace: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The variables of its module that a function reads, functions within it included; of other modules
-    of the user's the attributes that it may read."""
-    names, attributes = _names_read(code)
-    found = []
-    for name in sorted(names):
-        if name not in namespace:
-            continue
-        value = namespace[name]
-        found.append((name, value))
-        if isinstance(value, types.ModuleType) and not _is_installed(value.__name__):
-            members = vars(value)
-            found += [(f"{name}.{part}", members[part]) for part in sorted(attributes) if part in members]
-    return found
-
-
-def _names_read(code: types.CodeType) -> tuple[set[str], set[str]]:
-    names, attributes = set(), set(code.co_names)
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            names.add(instruction.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner_names, inner_attributes = _names_read(constant)
-            names |= inner_names
-            attributes |= inner_attributes
-    return names, attributes
-
-
-@functools.cache
-def _is_installed(module: str | None) -> bool:
-    """Whether a module is a library's: of Python, installed, or this one. A user's own is none of these,
-    and need not be a file: notebooks."""
-    top = (module or "").partition(".")[0]
-    if top in sys.stdlib_module_names and top != "__main__" or top == __name__.partition(".")[0]:
-        return True
-    if top in ("", "__main__"):
-        return module is None
-    try:
-        found = sys.modules.get(top)
-        spec = getattr(found, "__spec__", None) or importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return False
-    origins = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec else []
-    return any(origin.startswith(folder) for origin in origins for folder in _library_folders())
-
-
-@functools.cache
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    own = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return tuple(dict.fromkeys([*own, *site.getsitepackages(), site.getusersitepackages()]))

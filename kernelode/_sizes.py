@@ -117,7 +117,7 @@ def _singles(network, closure: WickTower | WickTowerPairs, n: int) -> int:
     """Of the inputs' own towers."""
     order = closure.single_order or max(SINGLE_ORDER, closure.order or _HIGHEST)
     # Along a flow six more for the degrees that have no state.
-    return n * (order // _degree_step(network) + 5 + 6 * (closure.tail is not None))
+    return n * (order // _degree_step(network) + 5 + (0 if closure.tail is None else closure.tail + 6))
 
 
 def _degree_step(network) -> int:

@@ -16,7 +16,7 @@ from ._checks import as_real_array, is_concrete
 from ._closure import AbstractClosure, MeanOnly
 from ._custom_types import RealLike
 from ._failure import flow_outcome
-from ._kernel import Block, checked_entries
+from ._kernel import Block, Variances, checked_entries
 from ._results import RESULTS
 from ._sizes import check_integration
 from ._solution import Solution
@@ -129,13 +129,15 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
 
 
 def default_controller(
-    state, end: Float[Array, ""] | None = None
+    state, end: Float[Array, ""] | None = None, growth: Float[Array, ""] | None = None
 ) -> diffrax.AbstractStepSizeController[Any, Any]:
-    """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry. Steps
-    that are rounding of the `end` are too small: no step of a rate that is NaN would be accepted."""
+    """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry, or to
+    the `growth` of a state that starts at zero. Steps that are rounding of the `end` are too small: no
+    step of a rate that is NaN would be accepted."""
     leaves = jax.tree.leaves(state)
     rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5
     size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves if leaf.size]))
+    size = size if growth is None else jnp.maximum(size, growth)
     tiny = jnp.finfo(leaves[0].dtype).tiny
     atol = 1e-3 * rtol * jax.lax.stop_gradient(size) + tiny
     smallest = None if end is None else jax.lax.stop_gradient(end) * jnp.finfo(leaves[0].dtype).eps
@@ -148,6 +150,9 @@ def integrate(
     """Diffrax on d state/dt = rate(state, network), as a `Solution`. The network goes in as `args`:
     an adjoint then differentiates it."""
     term = diffrax.ODETerm(lambda t, y, args: rate(y, args))  # pyright: ignore
+    # What biases make of inputs that are zero.
+    zero = Variances(jnp.zeros((1,), ts.dtype))
+    growth = jnp.max(network.drift(zero, network.flow_layer()).values) * ts[-1]
     out = diffrax.diffeqsolve(
         term,
         solver,
@@ -157,7 +162,7 @@ def integrate(
         y0=state,
         args=network,
         saveat=diffrax.SaveAt(ts=ts) if saveat is None else saveat,
-        stepsize_controller=default_controller(state, ts[-1])
+        stepsize_controller=default_controller(state, ts[-1], growth)
         if stepsize_controller is None
         else stepsize_controller,
         adjoint=adjoint,

@@ -206,3 +206,17 @@ BAD = [
 def test_bad_input_raises(make, kind, message):
     with pytest.raises(kind, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_variance_of_gelu_has_slopes_at_every_variance(dtype):
+    gelu, tolerance = ko.GELU(), 64 * float(jnp.finfo(dtype).eps)
+    both = lambda q: jax.vmap(jax.value_and_grad(gelu.variance_moment))(jnp.asarray(q, dtype))
+    value, slope = both(jnp.logspace(9, 30, 43))
+    # That of ReLU, up to terms that fall with the variance.
+    assert jnp.allclose(value, jnp.asarray(jnp.logspace(9, 30, 43) / 2, dtype), rtol=1e-8 + tolerance)
+    assert jnp.allclose(slope, 0.5, rtol=1e-8 + tolerance)
+    middle = jnp.logspace(-30, 2, 65)
+    of_pairs = jax.vmap(jax.value_and_grad(lambda q: gelu.second_moment(q, q, q)))(middle)
+    for found, expected in zip(both(middle), of_pairs):
+        assert jnp.allclose(found, jnp.asarray(expected, dtype), rtol=4 * tolerance + 1e-13, atol=0)

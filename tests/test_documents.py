@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 API_PAGES = sorted((DOCS / "api").glob("*.md"))
 #: Documents whose code the default tests run; that of all others runs as `slow`, and in `.ci/run`.
-FIRST = ("docs/getting_started.md",)
+FIRST = ("docs/index.md",)
 
 # Runs each document as a program of its own, and says which failed, where, and how long each took.
 _RUNNER = """

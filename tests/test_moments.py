@@ -75,9 +75,15 @@ PAIR_CASES = [
     if case["kind"] in ("resnet_discrete_pair", "resnet_continuous_pair", "resnet_continuous_single")
     for label in case["results"]
 ]
-HIGHEST = {(name, list(REFERENCE[name]["results"])[-1]) for name, _ in PAIR_CASES}
-# Discrete depth is run in numpy too, for minutes: one case of it by default.
-QUICK = {case for case in HIGHEST if "eps0" not in case[0]}
+# By default one case of a kind: one input and a pair along the flow; of discrete depth, which is run in
+# numpy too, one whose scales of skip and branch vary, and one of parallel inputs.
+QUICK = {
+    ("paper_tanh_single_continuous", "P=160"),
+    ("gelu_bias_pair_continuous", "P=16"),
+    ("sin_varying_eps_alpha", "P=6"),
+    ("parallel_inputs_relu", "P=12"),
+}
+assert QUICK <= set(PAIR_CASES)
 REFERENCE_PARAMETERS = [
     pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in PAIR_CASES
 ]
@@ -133,7 +139,16 @@ def test_reference(name, label):
 G_ONLY_CASES = [name for name, label in PAIR_CASES if "single" not in name]
 
 
-@pytest.mark.parametrize("name", sorted(set(G_ONLY_CASES)))
+#: By default a flow, and of discrete depth scales that vary and a start that does not fluctuate.
+G_ONLY_QUICK = {"gelu_bias_pair_continuous", "sin_varying_eps_alpha", "tanh_fixed_gram_eps0.2"}
+G_ONLY_PARAMETERS = [
+    pytest.param(name, marks=() if name in G_ONLY_QUICK else pytest.mark.slow)
+    for name in sorted(set(G_ONLY_CASES))
+]
+assert G_ONLY_QUICK <= set(G_ONLY_CASES)
+
+
+@pytest.mark.parametrize("name", G_ONLY_PARAMETERS)
 def test_g_only_reference(name):
     case = REFERENCE[name]
     results = list(case["results"].values())[-1]
@@ -145,7 +160,10 @@ def test_g_only_reference(name):
             assert relative_error(moments.mean_correction[i][X, Y], expected["K1_eft"]) < 1e-8
 
 
-@pytest.mark.parametrize("name", ["paper_tanh_pair_eps0.1", "gelu_bias_pair_eps0.1"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("paper_tanh_pair_eps0.1", marks=pytest.mark.slow), "gelu_bias_pair_eps0.1"],
+)
 def test_published_scheme_is_euler_on_the_flow(name):
     # The published code drops the terms of order rho^4 that a layer has: Euler steps of the flow.
     case = REFERENCE[name]

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "kernelode"
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
-    ("_deprecated", "_show", "_trees", "_version"),
+    ("_deprecated", "_references", "_show", "_trees", "_version"),
     ("_devices", "_files", "_fingerprint"),
     ("_activation", "_kernel", "_start"),
     ("_expectation",),

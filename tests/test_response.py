@@ -229,16 +229,16 @@ def test_small_kernel_expansion():
 
 
 @pytest.mark.parametrize("activation", [ko.Tanh(), ko.Erf(), ko.ReLU(), ko.GELU()])
-@pytest.mark.parametrize(
-    "kernel", [jnp.full((2, 2), 0.5), jnp.array([[0.5, -0.5], [-0.5, 0.5]]), jnp.zeros((2, 2))]
-)
-def test_degenerate_inputs_are_finite(activation, kernel):
-    found = ko.response(resnet(activation, 4, rho=0.5), kernel)
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found))
-    gradient = jax.grad(
-        lambda sw2: jnp.sum(ko.response(resnet(activation, 4, sw2), kernel).off_diagonal)
-    )(1.25)
-    assert jnp.isfinite(gradient)
+def test_degenerate_inputs_are_finite(activation):
+    @jax.jit
+    def gradient(kernel):
+        total = lambda sw2: jnp.sum(ko.response(resnet(activation, 4, sw2), kernel).off_diagonal)
+        return jax.grad(total)(1.25)
+
+    for kernel in (jnp.full((2, 2), 0.5), jnp.array([[0.5, -0.5], [-0.5, 0.5]]), jnp.zeros((2, 2))):
+        found = ko.response(resnet(activation, 4, rho=0.5), kernel)
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found))
+        assert jnp.isfinite(gradient(kernel))
 
 
 @pytest.mark.slow

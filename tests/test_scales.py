@@ -227,9 +227,9 @@ def test_reverse_over_reverse(name):
     network = ko.MLP(ACTIVATIONS[name], depth=2)
     output = lambda q: ko.propagate(network, q[None, None], layers=[2]).mean_kernel[0, 0, 0]
     q = jnp.asarray(0.5)
-    expected = jax.jacfwd(jax.grad(output))(q)
-    assert np.isclose(jax.grad(jax.grad(output))(q), expected, rtol=1e-9, atol=1e-12)
-    assert np.isclose(jax.jacrev(jax.jacrev(output))(q), expected, rtol=1e-9, atol=1e-12)
+    expected = jax.jit(jax.jacfwd(jax.grad(output)))(q)
+    assert np.isclose(jax.jit(jax.grad(jax.grad(output)))(q), expected, rtol=1e-9, atol=1e-12)
+    assert np.isclose(jax.jit(jax.jacrev(jax.jacrev(output)))(q), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", with_slow("softplus", "erf", slow=("tanh", "swish", "gelu", "sin")))
@@ -239,7 +239,7 @@ def test_hessian_at_zero_rows(name):
     activation = ACTIVATIONS[name]
     output = lambda x: ko.propagate(ko.MLP(activation, depth=1), ko.input_kernel(x), layers=[1])
     scalar = lambda x: output(x).mean_kernel[0, 0, 0]
-    found = jax.hessian(scalar)(jnp.zeros((1, 1)))[0, 0, 0, 0]
+    found = jax.jit(jax.hessian(scalar))(jnp.zeros((1, 1)))[0, 0, 0, 0]
     value = lambda x: activation(jnp.asarray(x))
     first, second = jax.grad(value), jax.grad(jax.grad(value))
     assert np.isclose(found, 2 * (first(0.0) ** 2 + value(0.0) * second(0.0)), rtol=1e-10)
@@ -249,10 +249,10 @@ def test_hessian_at_zero_rows(name):
 def test_gradient_through_public_moments(name):
     a = jnp.array([0.5, 0.7])
     c = jnp.array([[0.5, 0.2], [0.2, 0.7]])
-    total = lambda s: jnp.sum(ko.pair_moments(ACTIVATIONS[name], a, a, s * c)[0, 0].value)
+    total = jax.jit(lambda s: jnp.sum(ko.pair_moments(ACTIVATIONS[name], a, a, s * c)[0, 0].value))
     step = 1e-5
     slope = (total(0.9 + step) - total(0.9 - step)) / (2 * step)
-    assert np.isclose(jax.grad(total)(0.9), slope, rtol=1e-6)
+    assert np.isclose(jax.jit(jax.grad(total))(0.9), slope, rtol=1e-6)
 
 
 def test_results_say_what_is_not_known():

@@ -6,6 +6,7 @@ the inside of the cone of covariances.
 """
 
 import functools
+import itertools
 
 import diffrax
 import jax
@@ -16,6 +17,7 @@ import pytest
 import kernelode as ko
 from kernelode._closure.chaos_basis import basis_floor, frame, frame_rate, own_frame
 from kernelode._expectation.chaos import alignment
+from kernelode._expectation.products import pair_fourth_moments
 
 ELEMENTS = np.array([0, 0, 1]), np.array([0, 1, 1])
 # The kernel, and a direction into the cone: the determinant grows along it.
@@ -226,3 +228,19 @@ def test_frames(activation):
             moved = frame(*shifted, floor=floor)
             rate = frame_rate(*kernel, drift=drift, floor=floor)
             assert np.allclose((moved.b - here.b) @ here.a / step, rate, atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_fourth_moments_of_declared_kinks_at_parallel_inputs(sign):
+    # The series is 4e-5 away there, since it has 512 terms of an algebraic sequence.
+    clipped = ko.Elementwise(lambda x: jnp.clip(x, -1.0, 1.5), kinks=(-1.0, 1.5))
+    variances = np.array([0.7, 2.0])
+    scales = np.sqrt(variances)
+    kernel = sign * jnp.asarray(np.outer(scales, scales))
+    found = pair_fourth_moments(clipped, jnp.asarray(variances), jnp.asarray(variances), kernel)
+    z = np.linspace(-12, 12, 1_000_001)
+    weights = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    value = lambda scale: np.clip(scale * z, -1.0, 1.5)
+    for (a, x), (b, y) in itertools.product(enumerate(scales), repeat=2):
+        expected = [weights @ (value(x) ** (4 - j) * value(sign * y) ** j) for j in range(5)]
+        assert np.allclose(found[a, b], expected, rtol=1e-8, atol=0)

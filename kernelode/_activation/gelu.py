@@ -28,3 +28,9 @@ class GELU(AbstractClosedFormActivation):
         root = jnp.sqrt(f * (f + a_f + b_f) + gap)
         numerator = gap + c_f * c_f * (1 / (1 + a) + 1 / (1 + b))
         return c / 4 + (c * angle(c_f, root) + numerator / (f * root)) / (2 * jnp.pi)
+
+    def variance_moment(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """q/4 + q/(2 pi) asin(s) + q s/(pi sqrt(1+2q)), s = q/(1+q): `second_moment` at a = b = c, whose
+        derivatives lose all digits, or are NaN, where ab - c^2 is the difference of huge numbers."""
+        sine, root = q / (1 + q), jnp.sqrt(1 + 2 * q)
+        return q / 4 + q / (2 * jnp.pi) * jnp.arctan2(sine, root / (1 + q)) + q * sine / (jnp.pi * root)

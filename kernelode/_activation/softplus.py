@@ -1,6 +1,5 @@
 """softplus."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -9,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .._checks import scalar
 from .._custom_types import RealLike
-from .base import AbstractStraightActivation
+from .rectifier import AbstractSmoothRectifier
 
 
-class Softplus(AbstractStraightActivation):
+class Softplus(AbstractSmoothRectifier):
     """sigma(x) = log(1 + exp(sharpness x)) / sharpness; ReLU as the sharpness grows."""
 
     sharpness: Float[Array, ""]
@@ -24,20 +23,8 @@ class Softplus(AbstractStraightActivation):
         return jax.nn.softplus(self.sharpness * x) / self.sharpness
 
     @property
-    def scales(self) -> tuple[tuple[float, RealLike], ...]:
-        return ((0.0, math.pi / self.sharpness),)
-
-    @property
     def standard(self) -> Callable[[np.ndarray], np.ndarray]:
         return _standard
-
-    @property
-    def lines(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        return (0.0, 0.0), (1.0, 0.0)
-
-    @property
-    def line_sharpness(self) -> RealLike:
-        return self.sharpness
 
 
 def _standard(u: np.ndarray) -> np.ndarray:

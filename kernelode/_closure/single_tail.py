@@ -25,7 +25,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._architecture.layer import Layer
-from .._expectation.products import SingleProducts
 
 #: The expansion is used where chi is at most this part of (p/2) Q/K. For a homogeneous activation it is
 #: 2/p, and 2m/p for a polynomial of degree m.
@@ -38,9 +37,10 @@ _SAFETY = 3
 
 
 class Tail(NamedTuple):
-    """K(0), the integral of chi, C+ and K1+, and the estimates of their errors."""
+    """K(0) and E[sigma^2 h_p] there, the integral of chi, C+ and K1+, and estimates of their errors."""
 
     start: Float[Array, ""]
+    spectrum: Float[Array, " p"]
     growth: Float[Array, ""]
     covariance: Float[Array, ""]
     correction: Float[Array, ""]
@@ -63,16 +63,16 @@ class _Adiabatic(NamedTuple):
     safe: Bool[Array, ""]
 
 
-def begin_tail(q) -> Tail:
+def begin_tail(q, spectrum: Float[Array, " p"]) -> Tail:
     zero = jnp.zeros_like(q)
-    return Tail(q, zero, zero, zero, zero, zero)
+    return Tail(q, spectrum, zero, zero, zero, zero, zero)
 
 
-def _adiabatic(products: SingleProducts, q, weight_variance, bias_variance, p: np.ndarray) -> _Adiabatic:
+def _adiabatic(spectrum, q, weight_variance, bias_variance, p: np.ndarray) -> _Adiabatic:
     """A_p to first and to second order; zero where they cannot be used."""
     inverse = 1 / jnp.where(q > 0, q, 1)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
-    c = weight_variance * products.square
+    c = weight_variance * spectrum
     drift = bias_variance + c[0]
     chi = root(2.0) * c[2] / 2 * inverse
     bend = root(24.0) * c[4] * inverse / 4 * inverse
@@ -87,17 +87,16 @@ def _adiabatic(products: SingleProducts, q, weight_variance, bias_variance, p: n
 
 
 def tail_memory(
-    products: SingleProducts,
-    started: SingleProducts,
+    spectrum: Float[Array, " p"],
     q,
     tail: Tail,
     weight_variance,
     bias_variance,
     p: np.ndarray,
 ) -> tuple[Float[Array, " degree"], Float[Array, " degree"], Bool[Array, ""]]:
-    """R_p, the estimate of its error, and whether there are any; `started` is at K(0)."""
-    here = _adiabatic(products, q, weight_variance, bias_variance, p)
-    there = _adiabatic(started, tail.start, weight_variance, bias_variance, p)
+    """R_p, the estimate of its error, and whether there are any; `spectrum` is E[sigma^2 h_p]."""
+    here = _adiabatic(spectrum, q, weight_variance, bias_variance, p)
+    there = _adiabatic(tail.spectrum, tail.start, weight_variance, bias_variance, p)
     used = here.safe & there.safe
     ratio = jnp.where(used, tail.start, 1) / jnp.where(used, q, 1)
     decay = jnp.exp(jnp.asarray(p / 2, q.dtype) * jnp.log(ratio) + tail.growth)
@@ -111,6 +110,7 @@ def tail_rate(tail: Tail, found: TailRate, chi, curvature) -> Tail:
     shift_error = jnp.abs(curvature) * tail.covariance_error + found.shift_error
     return Tail(
         start=jnp.zeros_like(tail.start),
+        spectrum=jnp.zeros_like(tail.spectrum),
         growth=chi,
         covariance=2 * (found.driven + chi * tail.covariance),
         correction=chi * tail.correction + shift,
@@ -127,6 +127,7 @@ def tail_push(tail: Tail, found: TailRate, chi, curvature, layer: Layer) -> Tail
     shift_error = jnp.abs(curvature) * tail.covariance_error + found.shift_error
     return Tail(
         start=tail.start,
+        spectrum=tail.spectrum,
         growth=tail.growth + back * chi,
         covariance=jacobian * (jacobian * tail.covariance + 2 * back * found.driven),
         correction=jacobian * tail.correction + back * shift,

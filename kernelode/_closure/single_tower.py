@@ -46,14 +46,6 @@ class SingleTower(NamedTuple):
     tail: Tail | None = None
 
 
-class Above(NamedTuple):
-    """What the degrees above those that are kept need along a flow: expectations at the start of the
-    input, and which degrees they are."""
-
-    start: SingleProducts
-    p: np.ndarray
-
-
 class SingleMoments(NamedTuple):
     """V4 and K1 of inputs by themselves, and their truncation errors: bounds, along a flow estimates."""
 
@@ -64,13 +56,14 @@ class SingleMoments(NamedTuple):
 
 
 def begin_single(
-    start: AbstractStart, d: Degrees, q, covariance, shift, *, tail: bool = False
+    start: AbstractStart, d: Degrees, q, covariance, shift, spectrum: Array | None = None
 ) -> SingleTower:
+    """At the start; with the `spectrum` E[sigma^2 h_p] there, of a flow with a tail."""
     memory = jnp.zeros((len(d.p),), q.dtype)
     if start.memory:
         memory = memory.at[d.second].set(-np.sqrt(2.0).astype(q.dtype) * q * (q / _unit(q)))
     covariance = start.memory * 2 * q**2 + covariance
-    added = begin_tail(q) if tail else None
+    added = None if spectrum is None else begin_tail(q, spectrum)
     return SingleTower(memory, covariance, shift, nothing_neglected(1, q.dtype), added)
 
 
@@ -97,7 +90,7 @@ def _layer(
     weight_variance,
     bias_variance,
     d: Degrees,
-    above: Above | None,
+    above: np.ndarray | None,
 ) -> _Layer:
     inverse = 1 / _unit(q)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
@@ -130,10 +123,8 @@ def _layer(
     )
     if above is None or tower.tail is None:
         return here
-    p = above.p
-    memory, change, used = tail_memory(
-        products, above.start, q, tower.tail, weight_variance, bias_variance, p
-    )
+    p = above
+    memory, change, used = tail_memory(products.square, q, tower.tail, weight_variance, bias_variance, p)
     # Beyond the highest degree memory is less than the bound of all that the kept ones leave out; without
     # a tail all of that is missing.
     expansion, source = c[p], root((p + 1.0) * (p + 2)) * c[p + 2] / 2 * inverse
@@ -158,7 +149,7 @@ def single_rate(
     weight_variance,
     bias_variance,
     d: Degrees,
-    above: Above | None = None,
+    above: np.ndarray | None = None,
 ) -> SingleTower:
     here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
     tail = tower.tail
@@ -184,7 +175,7 @@ def single_push(
     bias_variance,
     layer: Layer,
     d: Degrees,
-    above: Above | None = None,
+    above: np.ndarray | None = None,
 ) -> SingleTower:
     here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
     tail = tower.tail

@@ -35,7 +35,6 @@ from .chaos_couplings import (
 from .elements import PAIR
 from .order import chosen_order
 from .single_tower import (
-    Above,
     SingleMoments,
     SingleTower,
     begin_single,
@@ -304,24 +303,24 @@ def along_flow(closure):
 
 def begin_singles(closure, network, kernel) -> SingleTower:
     """The towers of all inputs by themselves at the start."""
-    start, d, tail = closure.start, single_degrees(closure, network), closure.tail is not None
+    start, d, variances = closure.start, single_degrees(closure, network), jnp.diagonal(kernel)
     inputs = np.arange(kernel.shape[0])[:, None]
     covariance, shift = upstream_moments(start, kernel.shape[0], [inputs, inputs], kernel.dtype)
-    begin = lambda q, v, k1: begin_single(start, d, q, v, k1, tail=tail)
-    return jax.vmap(begin)(jnp.diagonal(kernel), covariance[:, 0, 0], shift[:, 0])
+    spectrum = None
+    if closure.tail is not None:
+        spectrum = input_singles(network.activation, variances, highest_order(closure)).square
+    begin = lambda *x: begin_single(start, d, *x)
+    return jax.vmap(begin)(variances, covariance[:, 0, 0], shift[:, 0], spectrum)
 
 
 def map_singles(closure, network, products: SingleProducts, variances, towers: SingleTower, function):
-    """`function` of every input's expectations, variance and tower, the degrees, and what those above
-    need."""
+    """`function` of every input's expectations, variance and tower, of the degrees that have a state and
+    of those above, if there are any."""
     d = single_degrees(closure, network)
     if towers.tail is None:
         return jax.vmap(lambda x, q, tower: function(x, q, tower, d, None))(products, variances, towers)
-    order, step = highest_order(closure), degree_step(network.activation)
-    p = np.arange(d.neglected, order + 1, step)
-    started = input_singles(network.activation, towers.tail.start, order)
-    one = lambda x, y, q, tower: function(x, q, tower, d, Above(y, p))
-    return jax.vmap(one)(products, started, variances, towers)
+    above = np.arange(d.neglected, highest_order(closure) + 1, degree_step(network.activation))
+    return jax.vmap(lambda x, q, tower: function(x, q, tower, d, above))(products, variances, towers)
 
 
 def input_singles(activation, variances, order: int) -> SingleProducts:

@@ -132,19 +132,20 @@ def pair_products(
     remainder = jnp.concatenate([jnp.zeros_like(beyond[:1]), beyond[:3], jnp.zeros_like(beyond[:1])])
     if isinstance(activation, AbstractKinkedActivation):
         # The series of parallel inputs converges slowly, that of derivatives hardly.
-        parallel = some & (gap == 0)
-        exact = lambda: jnp.stack(
-            [
-                parallel_coefficients(
-                    activation, kinks_of(activation), qa, qb, corr, gap, 0, powers=(4 - j, j)
-                )[0, 0]
-                for j in (1, 2, 3)
-            ]
-        )
+        parallel, exact = some & (gap == 0), lambda: _parallel_mixed(activation, qa, qb, corr, gap)
         fourth = fourth.at[1:4].set(replaced(parallel, exact, fourth[1:4]))
         return PairProducts(fourth, jnp.where(parallel, 0, remainder), infinite)
     quarter = jnp.asarray([0.25, 1, 0.25], corr.dtype)
     return PairProducts(fourth, remainder, quarter * (series[3:] + beyond[3:]))
+
+
+def _parallel_mixed(activation: AbstractActivation, qa, qb, corr, gap) -> Float[Array, "3"]:
+    """E[sigma_a^{4-j} sigma_b^j], j = 1, 2, 3, of parallel inputs, by one-dimensional integrals: for
+    activations with declared kinks."""
+    one = lambda j: parallel_coefficients(
+        activation, kinks_of(activation), qa, qb, corr, gap, 0, powers=(4 - j, j)
+    )[0, 0]
+    return jnp.stack([one(j) for j in (1, 2, 3)])
 
 
 def _unit(q):
@@ -183,9 +184,15 @@ def pair_fourth_moments(
     inputs = lambda q: [jax.vmap(of_power(power))(q) for power in (1, 2, 3)]
 
     def one_pair(x, y, qa, qb, c):
-        powers = cumulative_powers(alignment(qa, qb, c)[0], _TERMS)
-        mixed = [jnp.sum(powers * x[3 - j].spectrum * y[j - 1].spectrum) for j in (1, 2, 3)]
-        return jnp.stack([x[1].square[0], *mixed, y[1].square[0]])
+        corr, gap = alignment(qa, qb, c)
+        powers = cumulative_powers(corr, _TERMS)
+        mixed = jnp.stack([jnp.sum(powers * x[3 - j].spectrum * y[j - 1].spectrum) for j in (1, 2, 3)])
+        if isinstance(activation, AbstractKinkedActivation):
+            # As in `pair_products`: the series converges slowly there.
+            parallel = (gap == 0) & (qa > 0) & (qb > 0)
+            exact = lambda: _parallel_mixed(activation, qa, qb, corr, gap)
+            mixed = replaced(parallel, exact, mixed)
+        return jnp.concatenate([x[1].square[:1], mixed, y[1].square[:1]])
 
     over_columns = jax.vmap(one_pair, (None, 0, None, 0, 0))
     return jax.vmap(over_columns, (0, None, 0, None, 0))(inputs(a), inputs(b), a, b, c)
