@@ -116,7 +116,7 @@ WRONG = [
     ("ko.variance_derivatives(ko.Tanh(), a, order=0.5)", TypeError, "`order`"),
     ("ko.variance_derivatives('tanh', a)", TypeError, "`activation`"),
     ("ko.variance_derivatives(ko.Tanh(), -1.0)", ValueError, "`q`"),
-    ("ko.hermite_spectrum(ko.Tanh(), a, 4)", ValueError, "`q`"),
+    ("ko.hermite_spectrum(ko.Tanh(), jnp.ones((2, 2)), 4)", ValueError, "`q`"),
     ("ko.hermite_spectrum(ko.Tanh(), 1.0, 4.5)", TypeError, "`terms`"),
     ("ko.hermite_spectrum(ko.Tanh(), 1.0, 2000)", ValueError, "`terms`"),
     ("ko.hermite_spectrum(K, 1.0, 4)", TypeError, "`activation`"),

@@ -206,7 +206,7 @@ def test_navigation_has_every_page_once():
 def public_things(module) -> dict[int, str]:
     """What a package offers, by identity: the names that its `__init__` imports `as` themselves."""
     names = re.findall(r"\b(\w+) as \1\b", pathlib.Path(module.__file__).read_text("utf-8"))
-    things = {name: getattr(module, name) for name in names}
+    things = {name: getattr(module, name) for name in names if not name.startswith("_")}
     return {id(t): f"{module.__name__}.{n}" for n, t in things.items() if not inspect.ismodule(t)}
 
 
