@@ -17,10 +17,10 @@ import kernelode as ko
 from kernelode._closure.chaos_basis import degrees
 from kernelode._closure.chaos_couplings import couplings, pair_chaos
 from kernelode._closure.elements import PAIR, all_elements, wishart
-from kernelode._closure.four_point import _frames
 from kernelode._closure.layouts import AllElements
 from kernelode._closure.tower import source_of_memory, tower_sources
-from kernelode._closure.wick_tower import WickTowerPairs
+from kernelode._closure.wick_tower import _frames
+from kernelode._closure.wick_tower_pairs import WickTowerPairs
 from kernelode._expectation.chaos import input_chaos
 from kernelode._expectation.products import PairProducts
 from kernelode._kernel import as_block

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode._closure.wick_tower import WickTowerPairs
+from kernelode._closure.wick_tower_pairs import WickTowerPairs
 from kernelode._expectation.quadruples import quadruple_moments, quadruples
 
 from .tower_reference import Network, pair_tower, single_tower

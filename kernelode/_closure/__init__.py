@@ -6,6 +6,6 @@ from .base import (
     WidthMoments as WidthMoments,
 )
 from .default import SINGLE_INPUT as SINGLE_INPUT, default_closure as default_closure
-from .four_point import WickTower as WickTower
 from .g_only import GOnly as GOnly
 from .mean import MeanOnly as MeanOnly
+from .wick_tower import WickTower as WickTower

@@ -2,8 +2,8 @@
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .base import AbstractPairable
-from .four_point import WickTower
 from .g_only import GOnly
+from .wick_tower import WickTower
 
 #: Of networks with a stream, whose layers remember each other: exact at order 1/n as the order grows.
 STREAM = WickTower(order=16)

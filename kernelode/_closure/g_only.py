@@ -7,7 +7,7 @@ to order 1/n this closes on K0, V4 and K1 (arXiv:2604.15742):
     K1' = alpha^2 K1 + eps^2 (chi K1 + 1/2 D^2 Q[V4]),
 
 in continuous depth dV4/dt = chi V4 + V4 chi^T + Sigma(K0, Q), dK1/dt = chi K1 + 1/2 D^2 Q[V4]. It
-forgets that the activations of a stream are those that made its kernel: `wick_tower.py` has what that
+forgets that the activations of a stream are those that made its kernel: `tower.py` has what that
 leaves out. A feed-forward network has no memory, and its recursion for the conditional kernel is exact:
 
     V' = (n / n_l) C_W^2 Cov(sigma_a sigma_b, sigma_c sigma_d) + chi V chi^T,

@@ -14,8 +14,8 @@ and what the kernel has taken up, D, is remembered by R_p = Cov(D, W_p). With J 
     V4   = Gamma(K0) + R_2 + R_2^T + C.
 
 It is exact as the order P to which p runs grows; docs/finite_width.md has the derivation. Coordinates
-of a chaos are those of `chaos_basis.py`; this file has one pair of inputs, `wick_tower.py` all of
-them, `four_point.py` all elements of the kernel at once.
+of a chaos are those of `chaos_basis.py`; this file has one pair of inputs, `wick_tower_pairs.py` all
+of them, `wick_tower.py` all elements of the kernel at once.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,13 @@
-"""The Wick tower on all pairs of inputs; `tower.py` has the equations of one."""
+"""The Wick tower on all elements of a kernel at once: the covariance of any two of them.
+
+V4[ab, cd] closes on the inputs {a, b, c, d}: what D_cd remembers is needed against the chaos of every
+pair {a, b}. Each pair e has its own chaos basis; R[e, X] holds Cov(D_X, W^e) for all elements X. The
+cost grows as n^4: for few inputs. `tower.py` has the equations, `wick_tower_pairs.py` the restriction to
+pairs.
+"""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,328 +15,374 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractHomogeneousActivation
+from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
-from .._chunks import map_in_chunks
-from .._expectation.chaos import SAFETY, InputChaos, input_chaos
-from .._expectation.products import (
-    InputProducts,
-    SingleProducts,
-    input_products,
-    pair_products,
-    single_products,
+from .._checks import integer
+from .._expectation.chaos import input_chaos
+from .._expectation.products import SingleProducts, input_products, pair_products
+from .._expectation.quadruples import quadruple_moments, quadruples
+from .._start import AbstractStart, GaussianRows, upstream_moments
+from .base import AbstractPairable, AbstractPairClosure, WidthMoments, check_supported
+from .chaos_basis import (
+    Degrees,
+    Frame,
+    basis_floor,
+    change_basis,
+    degrees,
+    frame,
+    frame_rate,
+    own_frame,
+    project,
+    second_power,
+    turning,
+    units,
 )
-from .._start import AbstractStart, upstream_moments
-from .base import AbstractPairClosure, WidthMoments, check_supported
-from .chaos_basis import Degrees, basis_floor, degrees, frame
-from .chaos_couplings import (
-    Couplings,
-    PairChaos,
-    coefficient_error,
-    couplings,
-    degree_step,
-    pair_chaos,
-    top_degree,
-)
-from .elements import PAIR
+from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
+from .elements import all_elements, element_numbers, own_pairs, wishart
+from .layouts import four_point_moments
 from .order import chosen_order
-from .single_tower import (
-    SingleMoments,
-    SingleTower,
-    begin_single,
-    single_moments,
-    single_push,
-    single_rate,
+from .single_tower import SingleTower, single_moments, single_push, single_rate
+from .tower import (
+    Sources,
+    kernel_push,
+    kernel_rate,
+    monomials,
+    pair_matrix,
+    second_norms,
+    source_of_memory,
 )
-from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
+from .truncation import Neglected, Tails, neglected_push, neglected_rate, nothing_neglected
+from .wick_tower_pairs import (
+    WickTowerPairs,
+    along_flow,
+    at_index,
+    begin_singles,
+    highest_order,
+    input_singles,
+    known_order,
+    map_singles,
+    single_degrees,
+)
 
-#: Pairs that are treated together: enough to vectorise, few enough for a processor's cache.
-_CHUNK = 32
 
-#: The order for elements of one input through layers: K1 of tanh at variance 4 is then right to 1e-4.
-SINGLE_ORDER = 120
+class FourPointTower(eqx.Module):
+    """K0, R[e, X], C and K1, what the truncation leaves out, and the towers of inputs by themselves."""
 
-
-class PairTowers(eqx.Module):
-    """The kernel's elements, the towers of all pairs, and those of the inputs by themselves."""
-
-    variances: Float[Array, " n"]
-    covariances: Float[Array, " pairs"]
-    towers: Any  # a `Tower`, beside which `order.py` carries bounds
+    kernel: Float[Array, "n n"]
+    memory: Float[Array, "e x degree k"]
+    covariance: Float[Array, "x x"]
+    correction: Float[Array, " x"]
+    neglected: Neglected
     singles: SingleTower
 
 
-class _Inputs(NamedTuple):
-    """What inputs contribute to the pairs that they are part of."""
+class WickTower(AbstractPairable):
+    """K0, V4 and K1 exactly at order 1/n, as `order` grows: the Wick tower (docs/finite_width.md).
 
-    chaos: InputChaos
-    products: InputProducts
-    single: SingleProducts
+    **Arguments**
 
+    - `order`: P, the highest degree of the activations' chaos that is kept. Solutions report bounds of
+        what the truncation leaves out. 16 gives V4 to about 1e-4; K1 converges more slowly.
+    - `terms`: orders of the Hermite expansion in the coefficients of a pair. Solutions report the
+        error in `quadrature_error`, which is large for nearly parallel inputs at large variance.
+    - `start`: `GaussianRows()`, `FixedGram()` or `RandomCovariance(covariance, shift)`.
+    - `single_order`: the order for the elements of single inputs, V4[aa, aa] and K1[aa]. By default 120
+        through layers, or `order` if that is larger. Along a flow it is `order`, and higher degrees of
+        these elements are added without a state, adiabatically; a number given here leaves those out.
+    - `tolerance`: instead of an order. `propagate` and `solve` then take the lowest of 8, 12, 16, 24, 32,
+        48 and 64 whose bound, at the last depth and in the read-out there, is at most `tolerance` times
+        V4[ab, ab], and for K1[ab] times sqrt(K_aa K_bb), on the pairs of extreme variances and
+        correlations. Needs a kernel that is not traced.
+    - `tail`: the highest of the degrees that are added along a flow. `solve` sets it.
 
-def input_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs a < b."""
-    return np.triu_indices(n, k=1)
+    **Raises** `ValueError` for an order below 2 or too many terms; for a tolerance that is not positive,
+    or given along with an order; by `propagate` and `solve`, where no order meets the tolerance.
+    `TypeError` for orders that are no integers.
+    """
 
-
-class WickTowerPairs(AbstractPairClosure):
-    """`WickTower` on all pairs of inputs; what `WickTower(...).pairs()` returns."""
-
-    order: int | None = eqx.field(static=True)
-    terms: int = eqx.field(static=True)
-    start: AbstractStart
-    single_order: int | None = eqx.field(static=True)
+    order: int | None = eqx.field(static=True, default=None)
+    terms: int = eqx.field(static=True, default=256)
+    start: AbstractStart = GaussianRows()
+    single_order: int | None = eqx.field(static=True, default=None)
     tolerance: float | None = eqx.field(static=True, default=None)
     tail: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        if (self.order is None) == (self.tolerance is None):
+            raise ValueError(
+                "`WickTower` needs either an `order` or a `tolerance`, got "
+                f"`order={self.order}` and `tolerance={self.tolerance}`."
+            )
+        integer("terms", self.terms, least=1)
+        if self.single_order is not None:
+            integer("single_order", self.single_order, least=2)
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}.")
+        if self.order is None:
+            return
+        integer("order", self.order, least=2)
+        if not 1 <= self.terms <= 1024 - top_degree(self.order):
+            raise ValueError(
+                f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {self.terms}."
+            )
+
+    def pairs(self) -> AbstractPairClosure:
+        return WickTowerPairs(
+            self.order, self.terms, self.start, self.single_order, self.tolerance, self.tail
+        )
 
     def prepare(
         self,
         network: AbstractArchitecture,
         kernel: Float[Array, "n n"],
         ts: Float[Array, " times"] | None = None,
-    ) -> "WickTowerPairs":
-        order = chosen_order(self, network, kernel, ts) if self.order is None else self.order
+    ) -> "WickTower":
+        order = self.order
+        if order is None:
+            order = chosen_order(self.pairs(), network, kernel, ts)
         found = dataclasses.replace(self, order=order, tolerance=None)
         return found if ts is None else along_flow(found)
 
-    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> PairTowers:
+    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
         check_supported(network, self.start)
-        n = kernel.shape[0]
-        rows, columns = input_pairs(n)
-        variances, covariances = jnp.diagonal(kernel), kernel[rows, columns]
-        d = self._degrees(network)
-        begin = lambda qa, qb, c, v, k1: begin_tower(self.start, d, qa, qb, c, v, k1)
-        elements = [np.stack([rows, columns], axis=1)[:, part] for part in PAIR]
-        upstream = upstream_moments(self.start, n, elements, kernel.dtype)
-        towers = jax.vmap(begin)(variances[rows], variances[columns], covariances, *upstream)
-        singles = begin_singles(self, network, kernel)
-        return PairTowers(variances, covariances, towers, singles)
+        n, d = kernel.shape[0], self._degrees(network)
+        first, second = elements = all_elements(n)
+        gamma = wishart(kernel, elements)
+        memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
+        if self.start.memory:
+            turns = jax.vmap(second_power)(_frames(kernel, d.floor).b)
+            rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
+            memory = memory.at[:, :, d.second, :3].set(rotated / second_norms(kernel.dtype)[None, None])
+        covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
+        covariance = self.start.memory * gamma + covariance
+        return FourPointTower(
+            kernel,
+            memory,
+            covariance,
+            correction,
+            nothing_neglected(len(first), kernel.dtype),
+            begin_singles(self, network, kernel),
+        )
 
-    def rate(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
-        d, step = self._degrees(network), degree_step(network.activation)
+    def rate(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
+        step, floor = degree_step(network.activation), self._degrees(network).floor
         variances = layer.affine.weight_variance, layer.affine.bias_variance
-
-        def one_pair(pair: PairChaos, here: Couplings, tower: Tower, entries):
-            del pair
-            return here.q[1], tower_rate(here, entries, tower, d, step)
-
-        inputs, (moved, towers) = self._map(network, state, *variances, one_pair)
+        whole = self._couple(network, state, *variances)
+        drift = _matrix(whole.q)
+        first, second = all_elements(drift.shape[0])
+        own = jax.vmap(pair_matrix)(drift[first, first], drift[second, second], drift[first, second])
+        moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
+        rates = jax.vmap(lambda entries, q: frame_rate(*entries, drift=q, floor=floor))
+        rates = rates(_entries(state.kernel), own)
+        turn = jax.vmap(lambda r, rate: turning(r, rate, step))(state.memory, rates)
+        covariance, correction = kernel_rate(whole.chi, whole.sources, state.covariance, state.correction)
+        lacking = neglected_rate(
+            state.neglected, whole.tails, whole.chi, whole.curved, self._degrees(network).neglected
+        )
         one_input = lambda x, q, tower, d, above: single_rate(x, q, tower, *variances, d, above)
-        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
-        weight_variance, bias_variance = variances
-        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
-        return PairTowers(drift, moved, towers, singles)
+        own = jnp.diagonal(state.kernel)
+        singles = map_singles(self, network, whole.single, own, state.singles, one_input)
+        return FourPointTower(drift, moved + turn, covariance, correction, lacking, singles)
 
-    def push(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
-        return self.layer(network, state, layer)
+    def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
+        return self._layer(network, state, layer)
 
-    def mean_kernel(self, state: PairTowers) -> Float[Array, "n n"]:
-        n = state.variances.shape[0]
-        rows, columns = input_pairs(n)
-        kernel = jnp.zeros((n, n), state.variances.dtype)
-        kernel = kernel.at[rows, columns].set(state.covariances).at[columns, rows].set(state.covariances)
-        return kernel.at[np.arange(n), np.arange(n)].set(state.variances)
+    def mean_kernel(self, state: FourPointTower) -> Float[Array, "n n"]:
+        return state.kernel
 
-    def moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
-        rows, columns = input_pairs(state.variances.shape[0])
+    def moments(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
+        covariance = state.covariance
         stream = isinstance(network, AbstractResidualNetwork)
-        d = self._degrees(network)
-        one = lambda qa, qb, c, tower: tower_covariance(qa, qb, c, tower, d, stream)
-        entries = (state.variances[rows], state.variances[columns], state.covariances)
-        covariance = jax.vmap(one)(*entries, state.towers)
-        own = single_moments(state.variances, state.singles, single_degrees(self, network), stream)
-        return self._collect(self.mean_kernel(state), covariance, state.towers, own)
+        if stream:
+            d = self._degrees(network)
+            turns = jax.vmap(lambda a: monomials(a)[1])(_frames(state.kernel, d.floor).a)
+            memory = state.memory[:, :, d.second, :3] * second_norms(state.kernel.dtype)[None, None]
+            r2 = jnp.einsum("exm,em->xe", memory, turns)
+            gamma = wishart(state.kernel, all_elements(state.kernel.shape[0]))
+            covariance = gamma + r2 + r2.T + covariance
+        return self._expand(network, state, covariance, stream)
 
-    def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
-        return self.conditional_moments(network, self.layer(network, state, network.read_out_layer()))
+    def read_out(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
+        out = self._layer(network, state, network.read_out_layer())
+        return self._expand(network, out, out.covariance, stream=False)
 
-    def conditional_moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
-        """Those of the kernel given the weights before, without the noise of its own neurons."""
-        own = single_moments(state.variances, state.singles, single_degrees(self, network), stream=False)
-        return self._collect(self.mean_kernel(state), state.towers.covariance, state.towers, own)
+    def quadrature_error(self, network: AbstractArchitecture, state: FourPointTower) -> Float[Array, ""]:
+        pairs = WickTowerPairs(self.order, self.terms, GaussianRows(), self.order)
+        return pairs.quadrature_error(network, pairs.init(network, state.kernel))
 
-    def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
-        q, activation = state.variances, network.activation
-        inputs, finer = (self._inputs(network, q, finer=finer) for finer in (False, True))
-        size = jnp.where(finer.square[:, :1] > 0, finer.square[:, :1], 1)
-        alone = SAFETY * jnp.max(jnp.abs(inputs.square - finer.square) / size)
-        alone = alone + 64 * jnp.finfo(q.dtype).eps
-        if q.shape[0] == 1:
-            return alone
-
-        def one_pair(index):
-            a, b, c = index
-            at = lambda inputs, k: jax.tree.map(lambda leaf: leaf[k], inputs)
-            rough, fine = ((at(x, a), at(x, b)) for x in (inputs, finer))
-            return coefficient_error(activation, rough, fine, q[a], q[b], c)
-
-        rows, columns = (jnp.asarray(x) for x in input_pairs(q.shape[0]))
-        pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)
-        return jnp.maximum(alone, jnp.max(pairs) + 64 * jnp.finfo(q.dtype).eps)
+    def _expand(self, network, state: FourPointTower, covariance, stream: bool) -> WidthMoments:
+        """Moments of all elements; of inputs by themselves those of their own towers."""
+        n, d = state.kernel.shape[0], single_degrees(self, network)
+        own = single_moments(jnp.diagonal(state.kernel), state.singles, d, stream)
+        at = element_numbers(n)[np.arange(n), np.arange(n)]
+        return four_point_moments(
+            state.kernel,
+            covariance.at[at, at].set(own.covariance),
+            state.correction.at[at].set(own.correction),
+            state.neglected.covariance.at[at, at].set(own.covariance_error),
+            state.neglected.correction.at[at].set(own.correction_error),
+        )
 
     def _degrees(self, network) -> Degrees:
         activation = network.activation
         return degrees(known_order(self), degree_step(activation), basis_floor(activation))
 
-    def _inputs(self, network, variances, *, finer: bool = False) -> InputChaos:
-        # Neither one input alone nor a homogeneous activation expands the partner.
-        alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
-        terms = 1 if alone else self.terms
-        top = top_degree(known_order(self))
-        one = lambda q: input_chaos(network.activation, q, top, terms, finer=finer)
-        return jax.vmap(one)(variances)
-
-    def _all_inputs(self, network, variances) -> _Inputs:
-        activation, top = network.activation, top_degree(known_order(self))
-        return _Inputs(
-            chaos=self._inputs(network, variances),
-            products=jax.vmap(lambda q: input_products(activation, q, top, self.terms))(variances),
-            single=input_singles(activation, variances, highest_order(self)),
-        )
-
-    def _map(self, network, state: PairTowers, weight_variance, bias_variance, function):
-        """What inputs contribute, computed once for each, and `function` of every pair."""
-        n, d, activation = state.variances.shape[0], self._degrees(network), network.activation
-        inputs = self._all_inputs(network, state.variances)
-
-        def one_pair(x):
-            a, b, c, tower = x
-            qa, qb = state.variances[a], state.variances[b]
-            x, y = (at_index(inputs, k) for k in (a, b))
-            pair = pair_chaos(activation, x.chaos, y.chaos, qa, qb, c, single=False)
-            both = lambda name: jnp.stack([getattr(x.single, name), getattr(y.single, name)])
-            products = pair_products(activation, x.products, y.products, both("fourth"), qa, qb, c)
-            layer = couplings(pair, products, both("curvature"), weight_variance, bias_variance, d)
-            return function(pair, layer, tower, (qa, qb, c))
-
-        if n == 1:
-            return inputs, (state.covariances, state.towers)
-        rows, columns = (jnp.asarray(x) for x in input_pairs(n))
-        return inputs, map_in_chunks(one_pair, (rows, columns, state.covariances, state.towers), _CHUNK)
-
-    def layer(
-        self,
-        network: AbstractArchitecture,
-        state: PairTowers,
-        layer: Layer,
-        advance=tower_push,
-    ) -> PairTowers:
-        """One layer; `advance` is what it does to a pair's tower."""
+    def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
         d, step = self._degrees(network), degree_step(network.activation)
-        combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
+        kernel, activation = state.kernel, network.activation
+        n, top = kernel.shape[0], top_degree(known_order(self))
+        first, second = all_elements(n)
+        own = own_pairs(n)
+        homogeneous = isinstance(activation, AbstractHomogeneousActivation)
+        terms = 1 if homogeneous else self.terms
+        variances = jnp.diagonal(kernel)
+        inputs = jax.vmap(lambda q: input_chaos(activation, q, top, terms))(variances)
+        products = jax.vmap(lambda q: input_products(activation, q, top, terms))(variances)
+        single = input_singles(activation, variances, highest_order(self))
 
-        def one_pair(pair: PairChaos, here: Couplings, tower, entries):
-            qa, qb, c = (combine(k, q) for k, q in zip(entries, (here.q[0], here.q[2], here.q[1])))
-            there = frame(qa, qb, c, d.floor)
-            turned = layer.skip * there.b @ pair.frame.a
-            return c, advance(here, tower, layer, turned, d, step)
+        def one_pair(a, b):
+            entries = kernel[a, a], kernel[b, b], kernel[a, b]
+            x, y = (at_index((inputs, products), k) for k in (a, b))
+            both = [pair_chaos(activation, x[0], y[0], *entries, single=same) for same in (False, True)]
+            pair = jax.tree.map(lambda x, y: jnp.where(a == b, y, x), *both)
+            fourths = jnp.stack([single.fourth[a], single.fourth[b]])
+            curvatures = jnp.stack([single.curvature[a], single.curvature[b]])
+            moments = pair_products(activation, x[1], y[1], fourths, *entries)
+            return couplings(pair, moments, curvatures, weight_variance, bias_variance, d)
 
+        here: Couplings = jax.vmap(one_pair)(jnp.asarray(first), jnp.asarray(second))
+        frames = _frames(kernel, d.floor)
+
+        # An element's own function, in its own basis and seen from every other.
+        number = jnp.asarray(np.where(first == second, 0, 1))
+        pick = lambda x: jnp.take_along_axis(x, number.reshape(-1, *[1] * (x.ndim - 1)), axis=1)[:, 0]
+        expansion, chi_own, curvature = (pick(x) for x in (here.expansion, here.chi, here.curvature))
+        index = np.stack([first, second], axis=1)
+        between = kernel[index[:, None, :, None], index[None, :, None, :]]
+        overlap = jnp.einsum("xij,xejk,elk->exil", frames.b, between, frames.b)
+        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, expansion)
+
+        scales = jax.vmap(units)(frames.gram)
+        rows = np.arange(len(first))[:, None]
+        on_own = lambda x: jnp.zeros((len(first), len(first)), kernel.dtype).at[rows, own].add(x)
+        noise = jnp.einsum("ypk,yxpk->xy", expansion, seen_from)
+        on_pairs = lambda x, of_pairs: (
+            x.at[own[:, :, None], own[:, None, :]]
+            .set(of_pairs)
+            .at[rows[:, 0], rows[:, 0]]
+            .set(pick(of_pairs.diagonal(axis1=1, axis2=2)))
+        )
+        # Norms in orthonormal bases.
+        norms = jax.vmap(jax.vmap(_norm))(scales[None, :, :, None] * overlap * scales[:, None, None, :])
+        tail = pick(here.tails.drive)
+        lacking = tail[:, None] * tail[None, :] * norms**d.neglected
+        if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
+            # Of three and four inputs. Kinks leave little beyond the kept degrees.
+            found, where = quadruples(n), _quadruple_numbers(n)
+            moments = jnp.concatenate(
+                [jnp.zeros_like(tail[:1]), quadruple_moments(activation, kernel, found)]
+            )[where]
+            mean = pick(here.q) - bias_variance
+            several = where > 0
+            exact = weight_variance**2 * moments - mean[:, None] * mean[None, :]
+            noise = jnp.where(several, exact, noise)
+            lacking = jnp.where(several, 0, lacking)
+        with_own = state.memory[rows, own]  # (x, 3, degree, k)
+        of_own = lambda c: c[own[:, :, None], own[:, None, :]]
+        return _Whole(
+            q=pick(here.q),
+            chi=on_own(chi_own),
+            driven=seen_from,
+            sources=Sources(
+                driven=jnp.einsum("xpk,xypk->xy", expansion, state.memory),
+                noise=on_pairs(noise, here.noise),
+                shift=pick(jax.vmap(source_of_memory)(here.sources, with_own))
+                + jnp.einsum("xyz,xyz->x", curvature, of_own(state.covariance)),
+            ),
+            tails=Tails(
+                drive=tail,
+                source=on_own(pick(here.tails.source)),
+                overlap=norms,
+                contraction=pick(here.tails.contraction),
+                noise=on_pairs(lacking, here.tails.noise),
+            ),
+            curved=jnp.einsum("xyz,xyz->x", jnp.abs(curvature), of_own(state.neglected.covariance)),
+            single=single,
+        )
+
+    def _layer(self, network, state: FourPointTower, layer: Layer):
+        step = degree_step(network.activation)
         weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
+        here = self._couple(network, state, weight_variance, bias_variance)
+        forth, back = layer.skip**2, layer.scale**2
+        kernel = forth * state.kernel + back * _matrix(here.q)
+        floor = self._degrees(network).floor
+        before, after = _frames(state.kernel, floor), _frames(kernel, floor)
+        turn = layer.skip * after.b @ before.a
+        memory = forth * state.memory + back * (
+            here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
+        )
+        memory = jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn)
+        lacking = neglected_push(
+            state.neglected, here.tails, here.chi, here.curved, layer, self._degrees(network).neglected
+        )
         variances = weight_variance, bias_variance
-        inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
         one_input = lambda x, q, tower, d, above: single_push(x, q, tower, *variances, layer, d, above)
-        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
-        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
-        return PairTowers(combine(state.variances, drift), covariances, towers, singles)
-
-    def _collect(self, kernel, covariance, towers: Tower, own: SingleMoments) -> WidthMoments:
-        """Pair blocks in both orders, and those of each input with itself."""
-        n = kernel.shape[0]
-        index, swapped = _pair_of(n)
-        flip = np.array([2, 1, 0])
-        alone = np.eye(n, dtype=bool)
-        a, b = np.indices((n, n))
-
-        def expand(block, of_input):
-            if n == 1:
-                return jnp.broadcast_to(of_input.reshape(1, 1, 1, 1), (1, 1, 3, 3))
-            block = block[index]
-            block = jnp.where(swapped[..., None, None], block[..., flip, :][..., flip], block)
-            block = block.at[..., 0, 0].set(of_input[a]).at[..., 2, 2].set(of_input[b])
-            return jnp.where(alone[..., None, None], of_input[a][..., None, None], block)
-
-        def expand_shift(shift, of_input):
-            matrix = jnp.zeros((n, n), of_input.dtype) if n == 1 else shift[:, 1][index]
-            return jnp.where(alone, of_input[:, None], matrix)
-
-        whole = expand(covariance, own.covariance)
-        return WidthMoments(
-            mean_kernel=kernel,
-            kernel_covariance=whole,
-            kernel_variance=whole[..., 1, 1],
-            mean_correction=expand_shift(towers.correction, own.correction),
-            covariance_truncation=expand(towers.neglected.covariance, own.covariance_error),
-            correction_truncation=expand_shift(towers.neglected.correction, own.correction_error),
+        own = jnp.diagonal(state.kernel)
+        return FourPointTower(
+            kernel,
+            memory,
+            *kernel_push(here.chi, here.sources, state.covariance, state.correction, layer),
+            lacking,
+            map_singles(self, network, here.single, own, state.singles, one_input),
         )
 
 
-def at_index(tree, index):
-    """One entry of every leaf."""
-    return jax.tree.map(lambda leaf: leaf[index], tree)
+class _Whole(NamedTuple):
+    """One layer, for all elements X and pairs e: Q, chi, Cov(xi_X, W^e), and what drives C and K1."""
+
+    q: Float[Array, " x"]
+    chi: Float[Array, "x x"]
+    driven: Float[Array, "e x degree k"]
+    sources: Sources
+    tails: Tails
+    curved: Float[Array, " x"]
+    single: SingleProducts
 
 
-def known_order(closure) -> int:
-    """The order of a tower; one that has a tolerance has none before `prepare`."""
-    if closure.order is None:
-        raise ValueError("`WickTower(tolerance=...)` has no order before `prepare(network, kernel)`.")
-    return closure.order
+def _quadruple_numbers(n: int) -> np.ndarray:
+    """For any two elements, which of `quadruples(n)` their product is, from one on; zero for none."""
+    found = quadruples(n)
+    repeated = [tuple(sorted((a, *abc))) for abc in found.triples.tolist() for a in abc[:1]]
+    numbers = {key: i for i, key in enumerate([*repeated, *map(tuple, found.fours.tolist())], start=1)}
+    pairs = np.stack(all_elements(n), axis=1).tolist()
+    return np.array([[numbers.get(tuple(sorted(x + y)), 0) for y in pairs] for x in pairs])
 
 
-def single_order(closure) -> int:
-    """The order for elements of one input; it costs next to nothing, one number a degree."""
-    given = closure.single_order
-    return max(known_order(closure), SINGLE_ORDER) if given is None else given
+def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:
+    """The largest singular value of a contraction."""
+    square = m @ m.T
+    half, side = (square[0, 0] - square[1, 1]) / 2, square[1, 0]
+    apart = half**2 + side**2
+    root = lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    return jnp.minimum(root((square[0, 0] + square[1, 1]) / 2 + root(apart)), 1)
 
 
-def single_degrees(closure, network) -> Degrees:
-    return degrees(single_order(closure), degree_step(network.activation))
+def _entries(kernel: Float[Array, "n n"]) -> tuple[Array, Array, Array]:
+    """(K_aa, K_bb, K_ab) of every element."""
+    first, second = all_elements(kernel.shape[0])
+    return kernel[first, first], kernel[second, second], kernel[first, second]
 
 
-def highest_order(closure) -> int:
-    """The highest degree of elements of one input, with a state or without."""
-    return max(single_order(closure), closure.tail or 0)
+def _frames(kernel: Float[Array, "n n"], floor: float) -> Frame:
+    """The bases of all elements."""
+    first, second = all_elements(kernel.shape[0])
+    frames = jax.vmap(lambda *entries: frame(*entries, floor=floor))(*_entries(kernel))
+    own = lambda x: jnp.asarray(first == second).reshape(-1, *[1] * (x.ndim - 1))
+    return jax.tree.map(lambda x, alone: jnp.where(own(x), alone, x), frames, jax.vmap(own_frame)(frames))
 
 
-def along_flow(closure):
-    """With one order for all elements, and higher degrees of single inputs without a state. Memory of
-    degree p relaxes at the rate (p/2) Q/K, and steps would have to follow."""
-    if closure.single_order is not None:
-        return closure
-    order = known_order(closure)
-    tail = SINGLE_ORDER if order + 1 < SINGLE_ORDER else None
-    return dataclasses.replace(closure, single_order=order, tail=tail)
-
-
-def begin_singles(closure, network, kernel) -> SingleTower:
-    """The towers of all inputs by themselves at the start."""
-    start, d, variances = closure.start, single_degrees(closure, network), jnp.diagonal(kernel)
-    inputs = np.arange(kernel.shape[0])[:, None]
-    covariance, shift = upstream_moments(start, kernel.shape[0], [inputs, inputs], kernel.dtype)
-    spectrum = None
-    if closure.tail is not None:
-        spectrum = input_singles(network.activation, variances, highest_order(closure)).square
-    begin = lambda *x: begin_single(start, d, *x)
-    return jax.vmap(begin)(variances, covariance[:, 0, 0], shift[:, 0], spectrum)
-
-
-def map_singles(closure, network, products: SingleProducts, variances, towers: SingleTower, function):
-    """`function` of every input's expectations, variance and tower, of the degrees that have a state and
-    of those above, if there are any."""
-    d = single_degrees(closure, network)
-    if towers.tail is None:
-        return jax.vmap(lambda x, q, tower: function(x, q, tower, d, None))(products, variances, towers)
-    above = np.arange(d.neglected, highest_order(closure) + 1, degree_step(network.activation))
-    return jax.vmap(lambda x, q, tower: function(x, q, tower, d, above))(products, variances, towers)
-
-
-def input_singles(activation, variances, order: int) -> SingleProducts:
-    return jax.vmap(lambda q: single_products(activation, q, top_degree(order)))(variances)
-
-
-def _pair_of(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every (a, b): the number of its pair (of any, for an input with itself), and whether that is
-    (b, a)."""
-    index = np.zeros((n, n), int)
-    rows, columns = input_pairs(n)
-    index[rows, columns] = index[columns, rows] = np.arange(len(rows))
-    return index, np.tril(np.ones((n, n), bool), k=-1)
+def _matrix(elements: Float[Array, " x"]) -> Float[Array, "n n"]:
+    """Values on the elements a <= b as a symmetric matrix."""
+    n = int((np.sqrt(8 * elements.shape[0] + 1) - 1) / 2)
+    return elements[element_numbers(n)]

@@ -1,0 +1,336 @@
+"""The Wick tower on all pairs of inputs; `tower.py` has the equations of one."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._activation.base import AbstractHomogeneousActivation
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._chunks import map_in_chunks
+from .._expectation.chaos import SAFETY, InputChaos, input_chaos
+from .._expectation.products import (
+    InputProducts,
+    SingleProducts,
+    input_products,
+    pair_products,
+    single_products,
+)
+from .._start import AbstractStart, upstream_moments
+from .base import AbstractPairClosure, WidthMoments, check_supported
+from .chaos_basis import Degrees, basis_floor, degrees, frame
+from .chaos_couplings import (
+    Couplings,
+    PairChaos,
+    coefficient_error,
+    couplings,
+    degree_step,
+    pair_chaos,
+    top_degree,
+)
+from .elements import PAIR
+from .order import chosen_order
+from .single_tower import (
+    SingleMoments,
+    SingleTower,
+    begin_single,
+    single_moments,
+    single_push,
+    single_rate,
+)
+from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
+
+#: Pairs that are treated together: enough to vectorise, few enough for a processor's cache.
+_CHUNK = 32
+
+#: The order for elements of one input through layers: K1 of tanh at variance 4 is then right to 1e-4.
+SINGLE_ORDER = 120
+
+
+class PairTowers(eqx.Module):
+    """The kernel's elements, the towers of all pairs, and those of the inputs by themselves."""
+
+    variances: Float[Array, " n"]
+    covariances: Float[Array, " pairs"]
+    towers: Any  # a `Tower`, beside which `order.py` carries bounds
+    singles: SingleTower
+
+
+class _Inputs(NamedTuple):
+    """What inputs contribute to the pairs that they are part of."""
+
+    chaos: InputChaos
+    products: InputProducts
+    single: SingleProducts
+
+
+def input_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs a < b."""
+    return np.triu_indices(n, k=1)
+
+
+class WickTowerPairs(AbstractPairClosure):
+    """`WickTower` on all pairs of inputs; what `WickTower(...).pairs()` returns."""
+
+    order: int | None = eqx.field(static=True)
+    terms: int = eqx.field(static=True)
+    start: AbstractStart
+    single_order: int | None = eqx.field(static=True)
+    tolerance: float | None = eqx.field(static=True, default=None)
+    tail: int | None = eqx.field(static=True, default=None)
+
+    def prepare(
+        self,
+        network: AbstractArchitecture,
+        kernel: Float[Array, "n n"],
+        ts: Float[Array, " times"] | None = None,
+    ) -> "WickTowerPairs":
+        order = chosen_order(self, network, kernel, ts) if self.order is None else self.order
+        found = dataclasses.replace(self, order=order, tolerance=None)
+        return found if ts is None else along_flow(found)
+
+    def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> PairTowers:
+        check_supported(network, self.start)
+        n = kernel.shape[0]
+        rows, columns = input_pairs(n)
+        variances, covariances = jnp.diagonal(kernel), kernel[rows, columns]
+        d = self._degrees(network)
+        begin = lambda qa, qb, c, v, k1: begin_tower(self.start, d, qa, qb, c, v, k1)
+        elements = [np.stack([rows, columns], axis=1)[:, part] for part in PAIR]
+        upstream = upstream_moments(self.start, n, elements, kernel.dtype)
+        towers = jax.vmap(begin)(variances[rows], variances[columns], covariances, *upstream)
+        singles = begin_singles(self, network, kernel)
+        return PairTowers(variances, covariances, towers, singles)
+
+    def rate(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
+        d, step = self._degrees(network), degree_step(network.activation)
+        variances = layer.affine.weight_variance, layer.affine.bias_variance
+
+        def one_pair(pair: PairChaos, here: Couplings, tower: Tower, entries):
+            del pair
+            return here.q[1], tower_rate(here, entries, tower, d, step)
+
+        inputs, (moved, towers) = self._map(network, state, *variances, one_pair)
+        one_input = lambda x, q, tower, d, above: single_rate(x, q, tower, *variances, d, above)
+        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
+        weight_variance, bias_variance = variances
+        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
+        return PairTowers(drift, moved, towers, singles)
+
+    def push(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
+        return self.layer(network, state, layer)
+
+    def mean_kernel(self, state: PairTowers) -> Float[Array, "n n"]:
+        n = state.variances.shape[0]
+        rows, columns = input_pairs(n)
+        kernel = jnp.zeros((n, n), state.variances.dtype)
+        kernel = kernel.at[rows, columns].set(state.covariances).at[columns, rows].set(state.covariances)
+        return kernel.at[np.arange(n), np.arange(n)].set(state.variances)
+
+    def moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
+        rows, columns = input_pairs(state.variances.shape[0])
+        stream = isinstance(network, AbstractResidualNetwork)
+        d = self._degrees(network)
+        one = lambda qa, qb, c, tower: tower_covariance(qa, qb, c, tower, d, stream)
+        entries = (state.variances[rows], state.variances[columns], state.covariances)
+        covariance = jax.vmap(one)(*entries, state.towers)
+        own = single_moments(state.variances, state.singles, single_degrees(self, network), stream)
+        return self._collect(self.mean_kernel(state), covariance, state.towers, own)
+
+    def read_out(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
+        return self.conditional_moments(network, self.layer(network, state, network.read_out_layer()))
+
+    def conditional_moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
+        """Those of the kernel given the weights before, without the noise of its own neurons."""
+        own = single_moments(state.variances, state.singles, single_degrees(self, network), stream=False)
+        return self._collect(self.mean_kernel(state), state.towers.covariance, state.towers, own)
+
+    def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
+        q, activation = state.variances, network.activation
+        inputs, finer = (self._inputs(network, q, finer=finer) for finer in (False, True))
+        size = jnp.where(finer.square[:, :1] > 0, finer.square[:, :1], 1)
+        alone = SAFETY * jnp.max(jnp.abs(inputs.square - finer.square) / size)
+        alone = alone + 64 * jnp.finfo(q.dtype).eps
+        if q.shape[0] == 1:
+            return alone
+
+        def one_pair(index):
+            a, b, c = index
+            at = lambda inputs, k: jax.tree.map(lambda leaf: leaf[k], inputs)
+            rough, fine = ((at(x, a), at(x, b)) for x in (inputs, finer))
+            return coefficient_error(activation, rough, fine, q[a], q[b], c)
+
+        rows, columns = (jnp.asarray(x) for x in input_pairs(q.shape[0]))
+        pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)
+        return jnp.maximum(alone, jnp.max(pairs) + 64 * jnp.finfo(q.dtype).eps)
+
+    def _degrees(self, network) -> Degrees:
+        activation = network.activation
+        return degrees(known_order(self), degree_step(activation), basis_floor(activation))
+
+    def _inputs(self, network, variances, *, finer: bool = False) -> InputChaos:
+        # Neither one input alone nor a homogeneous activation expands the partner.
+        alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
+        terms = 1 if alone else self.terms
+        top = top_degree(known_order(self))
+        one = lambda q: input_chaos(network.activation, q, top, terms, finer=finer)
+        return jax.vmap(one)(variances)
+
+    def _all_inputs(self, network, variances) -> _Inputs:
+        activation, top = network.activation, top_degree(known_order(self))
+        return _Inputs(
+            chaos=self._inputs(network, variances),
+            products=jax.vmap(lambda q: input_products(activation, q, top, self.terms))(variances),
+            single=input_singles(activation, variances, highest_order(self)),
+        )
+
+    def _map(self, network, state: PairTowers, weight_variance, bias_variance, function):
+        """What inputs contribute, computed once for each, and `function` of every pair."""
+        n, d, activation = state.variances.shape[0], self._degrees(network), network.activation
+        inputs = self._all_inputs(network, state.variances)
+
+        def one_pair(x):
+            a, b, c, tower = x
+            qa, qb = state.variances[a], state.variances[b]
+            x, y = (at_index(inputs, k) for k in (a, b))
+            pair = pair_chaos(activation, x.chaos, y.chaos, qa, qb, c, single=False)
+            both = lambda name: jnp.stack([getattr(x.single, name), getattr(y.single, name)])
+            products = pair_products(activation, x.products, y.products, both("fourth"), qa, qb, c)
+            layer = couplings(pair, products, both("curvature"), weight_variance, bias_variance, d)
+            return function(pair, layer, tower, (qa, qb, c))
+
+        if n == 1:
+            return inputs, (state.covariances, state.towers)
+        rows, columns = (jnp.asarray(x) for x in input_pairs(n))
+        return inputs, map_in_chunks(one_pair, (rows, columns, state.covariances, state.towers), _CHUNK)
+
+    def layer(
+        self,
+        network: AbstractArchitecture,
+        state: PairTowers,
+        layer: Layer,
+        advance=tower_push,
+    ) -> PairTowers:
+        """One layer; `advance` is what it does to a pair's tower."""
+        d, step = self._degrees(network), degree_step(network.activation)
+        combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
+
+        def one_pair(pair: PairChaos, here: Couplings, tower, entries):
+            qa, qb, c = (combine(k, q) for k, q in zip(entries, (here.q[0], here.q[2], here.q[1])))
+            there = frame(qa, qb, c, d.floor)
+            turned = layer.skip * there.b @ pair.frame.a
+            return c, advance(here, tower, layer, turned, d, step)
+
+        weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
+        variances = weight_variance, bias_variance
+        inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
+        one_input = lambda x, q, tower, d, above: single_push(x, q, tower, *variances, layer, d, above)
+        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
+        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
+        return PairTowers(combine(state.variances, drift), covariances, towers, singles)
+
+    def _collect(self, kernel, covariance, towers: Tower, own: SingleMoments) -> WidthMoments:
+        """Pair blocks in both orders, and those of each input with itself."""
+        n = kernel.shape[0]
+        index, swapped = _pair_of(n)
+        flip = np.array([2, 1, 0])
+        alone = np.eye(n, dtype=bool)
+        a, b = np.indices((n, n))
+
+        def expand(block, of_input):
+            if n == 1:
+                return jnp.broadcast_to(of_input.reshape(1, 1, 1, 1), (1, 1, 3, 3))
+            block = block[index]
+            block = jnp.where(swapped[..., None, None], block[..., flip, :][..., flip], block)
+            block = block.at[..., 0, 0].set(of_input[a]).at[..., 2, 2].set(of_input[b])
+            return jnp.where(alone[..., None, None], of_input[a][..., None, None], block)
+
+        def expand_shift(shift, of_input):
+            matrix = jnp.zeros((n, n), of_input.dtype) if n == 1 else shift[:, 1][index]
+            return jnp.where(alone, of_input[:, None], matrix)
+
+        whole = expand(covariance, own.covariance)
+        return WidthMoments(
+            mean_kernel=kernel,
+            kernel_covariance=whole,
+            kernel_variance=whole[..., 1, 1],
+            mean_correction=expand_shift(towers.correction, own.correction),
+            covariance_truncation=expand(towers.neglected.covariance, own.covariance_error),
+            correction_truncation=expand_shift(towers.neglected.correction, own.correction_error),
+        )
+
+
+def at_index(tree, index):
+    """One entry of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def known_order(closure) -> int:
+    """The order of a tower; one that has a tolerance has none before `prepare`."""
+    if closure.order is None:
+        raise ValueError("`WickTower(tolerance=...)` has no order before `prepare(network, kernel)`.")
+    return closure.order
+
+
+def single_order(closure) -> int:
+    """The order for elements of one input; it costs next to nothing, one number a degree."""
+    given = closure.single_order
+    return max(known_order(closure), SINGLE_ORDER) if given is None else given
+
+
+def single_degrees(closure, network) -> Degrees:
+    return degrees(single_order(closure), degree_step(network.activation))
+
+
+def highest_order(closure) -> int:
+    """The highest degree of elements of one input, with a state or without."""
+    return max(single_order(closure), closure.tail or 0)
+
+
+def along_flow(closure):
+    """With one order for all elements, and higher degrees of single inputs without a state. Memory of
+    degree p relaxes at the rate (p/2) Q/K, and steps would have to follow."""
+    if closure.single_order is not None:
+        return closure
+    order = known_order(closure)
+    tail = SINGLE_ORDER if order + 1 < SINGLE_ORDER else None
+    return dataclasses.replace(closure, single_order=order, tail=tail)
+
+
+def begin_singles(closure, network, kernel) -> SingleTower:
+    """The towers of all inputs by themselves at the start."""
+    start, d, variances = closure.start, single_degrees(closure, network), jnp.diagonal(kernel)
+    inputs = np.arange(kernel.shape[0])[:, None]
+    covariance, shift = upstream_moments(start, kernel.shape[0], [inputs, inputs], kernel.dtype)
+    spectrum = None
+    if closure.tail is not None:
+        spectrum = input_singles(network.activation, variances, highest_order(closure)).square
+    begin = lambda *x: begin_single(start, d, *x)
+    return jax.vmap(begin)(variances, covariance[:, 0, 0], shift[:, 0], spectrum)
+
+
+def map_singles(closure, network, products: SingleProducts, variances, towers: SingleTower, function):
+    """`function` of every input's expectations, variance and tower, of the degrees that have a state and
+    of those above, if there are any."""
+    d = single_degrees(closure, network)
+    if towers.tail is None:
+        return jax.vmap(lambda x, q, tower: function(x, q, tower, d, None))(products, variances, towers)
+    above = np.arange(d.neglected, highest_order(closure) + 1, degree_step(network.activation))
+    return jax.vmap(lambda x, q, tower: function(x, q, tower, d, above))(products, variances, towers)
+
+
+def input_singles(activation, variances, order: int) -> SingleProducts:
+    return jax.vmap(lambda q: single_products(activation, q, top_degree(order)))(variances)
+
+
+def _pair_of(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every (a, b): the number of its pair (of any, for an input with itself), and whether that is
+    (b, a)."""
+    index = np.zeros((n, n), int)
+    rows, columns = input_pairs(n)
+    index[rows, columns] = index[columns, rows] = np.arange(len(rows))
+    return index, np.tril(np.ones((n, n), bool), k=-1)
