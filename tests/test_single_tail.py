@@ -167,6 +167,46 @@ def test_layers_have_no_tail():
         assert found.state.singles.tail is None
 
 
+@pytest.mark.parametrize(
+    "net",
+    [network(ko.Erf()), pytest.param(ko.MLP(ko.Erf(), 3, weight_variance=1.5), marks=pytest.mark.slow)],
+    ids=["stream", "feed-forward"],
+)
+def test_the_closure_of_a_flow_through_layers(net):
+    """It is a tower without a tail there, whose bound holds."""
+    closure = ko.WickTower(6).pairs().prepare(network(ko.Erf()), KERNEL, jnp.asarray([0.5]))
+    found, same = (
+        ko.propagate_pairs(net, KERNEL, closure=c, layers=[3]).read_out
+        for c in (closure, ko.WickTower(6, single_order=6))
+    )
+    for one, other in zip(found, same):
+        assert jnp.array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_read_out_unlike_the_flow():
+    """What it meets is the memory of the flow, whatever its own variances are."""
+    net = ko.ResNet(
+        ko.Tanh(),
+        3,
+        residual_scale=0.4,
+        weight_variance=1.5,
+        bias_variance=1.5,
+        output_weight_variance=0.5,
+        output_bias_variance=0.0,
+    )
+    closures = ko.WickTower(16), ko.WickTower(16, single_order=16), ko.WickTower(4, single_order=120)
+    found, plain, true = (
+        ko.solve_pairs(net, KERNEL[:1, :1], [1.0], closure=c).read_out for c in closures
+    )
+    for value, reported in (
+        ("kernel_covariance", "covariance_truncation"),
+        ("mean_correction", "correction_truncation"),
+    ):
+        error, before = (abs(getattr(x, value) - getattr(true, value)).ravel()[0] for x in (found, plain))
+        assert error < before / 3 and error < getattr(found, reported).ravel()[0]
+
+
 def test_inputs_without_a_tail():
     """A zero input, and a kernel that does not grow: the plain tower and its bound."""
     cases = [jnp.asarray(x) for x in ([0.0, 0.7], [1.5, 0.0], [0.1, 0.0], [0.5, 0.5])]

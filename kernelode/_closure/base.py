@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer, checked_layered
 from .._checks import instance
 from .._expectation import kernel_error
-from .._kernel import AbstractKernel, as_block
+from .._kernel import AbstractKernel, as_triangle
 from .._show import Shown
 from .._start import AbstractStart, FixedGram
 
@@ -55,7 +55,7 @@ class AbstractClosure(Shown):
 
     def kernel(self, state: Any) -> AbstractKernel:
         """The mean kernel of a state, with its variances."""
-        return as_block(self.mean_kernel(state))
+        return as_triangle(self.mean_kernel(state))
 
     def quadrature_error(self, network: AbstractArchitecture, state: Any) -> Float[Array, ""]:
         """An estimate of the relative error of the Gaussian expectations in a state: of those that make

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture.layer import Layer
+from .._architecture.layer import Affine, Layer
 from .._expectation.chaos import cumulative_powers
 from .._expectation.products import SingleProducts
 from .._start import AbstractStart
@@ -44,6 +44,14 @@ class SingleTower(NamedTuple):
     correction: Float[Array, ""]
     neglected: Neglected
     tail: Tail | None = None
+
+
+class Above(NamedTuple):
+    """Along a flow, the degrees above those that are kept, and the layer of the flow, which made their
+    memory: that of a read-out too."""
+
+    p: np.ndarray
+    flow: Affine
 
 
 class SingleMoments(NamedTuple):
@@ -90,7 +98,7 @@ def _layer(
     weight_variance,
     bias_variance,
     d: Degrees,
-    above: np.ndarray | None,
+    above: Above | None,
 ) -> _Layer:
     inverse = 1 / _unit(q)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
@@ -123,8 +131,8 @@ def _layer(
     )
     if above is None or tower.tail is None:
         return here
-    p = above
-    memory, change, used = tail_memory(products.square, q, tower.tail, weight_variance, bias_variance, p)
+    p, flow = above.p, (above.flow.weight_variance, above.flow.bias_variance)
+    memory, change, used = tail_memory(products.square, q, tower.tail, *flow, p)
     # Beyond the highest degree memory is less than the bound of all that the kept ones leave out; without
     # a tail all of that is missing.
     expansion, source = c[p], root((p + 1.0) * (p + 2)) * c[p + 2] / 2 * inverse
@@ -149,7 +157,7 @@ def single_rate(
     weight_variance,
     bias_variance,
     d: Degrees,
-    above: np.ndarray | None = None,
+    above: Above | None = None,
 ) -> SingleTower:
     here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
     tail = tower.tail
@@ -175,7 +183,7 @@ def single_push(
     bias_variance,
     layer: Layer,
     d: Degrees,
-    above: np.ndarray | None = None,
+    above: Above | None = None,
 ) -> SingleTower:
     here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
     tail = tower.tail

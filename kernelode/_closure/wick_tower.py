@@ -62,6 +62,7 @@ from .wick_tower_pairs import (
     known_order,
     map_singles,
     single_degrees,
+    through_layers,
 )
 
 
@@ -141,7 +142,7 @@ class WickTower(AbstractPairable):
         if order is None:
             order = chosen_order(self.pairs(), network, kernel, ts)
         found = dataclasses.replace(self, order=order, tolerance=None)
-        return found if ts is None else along_flow(found)
+        return through_layers(found) if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
         check_supported(network, self.start)

@@ -35,6 +35,7 @@ from .chaos_couplings import (
 from .elements import PAIR
 from .order import chosen_order
 from .single_tower import (
+    Above,
     SingleMoments,
     SingleTower,
     begin_single,
@@ -91,7 +92,7 @@ class WickTowerPairs(AbstractPairClosure):
     ) -> "WickTowerPairs":
         order = chosen_order(self, network, kernel, ts) if self.order is None else self.order
         found = dataclasses.replace(self, order=order, tolerance=None)
-        return found if ts is None else along_flow(found)
+        return through_layers(found) if ts is None else along_flow(found)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> PairTowers:
         check_supported(network, self.start)
@@ -301,6 +302,12 @@ def along_flow(closure):
     return dataclasses.replace(closure, single_order=order, tail=tail)
 
 
+def through_layers(closure):
+    """Without the degrees that have no state: their memory is that of a flow. (The closure of a flow's
+    solution may be given to `propagate`.)"""
+    return dataclasses.replace(closure, tail=None)
+
+
 def begin_singles(closure, network, kernel) -> SingleTower:
     """The towers of all inputs by themselves at the start."""
     start, d, variances = closure.start, single_degrees(closure, network), jnp.diagonal(kernel)
@@ -319,7 +326,8 @@ def map_singles(closure, network, products: SingleProducts, variances, towers: S
     d = single_degrees(closure, network)
     if towers.tail is None:
         return jax.vmap(lambda x, q, tower: function(x, q, tower, d, None))(products, variances, towers)
-    above = np.arange(d.neglected, highest_order(closure) + 1, degree_step(network.activation))
+    p = np.arange(d.neglected, highest_order(closure) + 1, degree_step(network.activation))
+    above = Above(p, network.flow_layer().affine)
     return jax.vmap(lambda x, q, tower: function(x, q, tower, d, above))(products, variances, towers)
 
 
