@@ -231,4 +231,4 @@ def test_derivatives_and_single_precision():
     for q in (0.0, 2.0):
         assert jnp.isfinite(jax.jit(jax.grad(value))(q))
     single = value(jnp.asarray(2.0, jnp.float32), jnp.float32)
-    assert single.dtype == jnp.float32 and abs(single / value(2.0) - 1) < 1e-3
+    assert single.dtype == jnp.float32 and abs(float(single) / float(value(2.0)) - 1) < 1e-3
