@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode._expectation import expectation_error, pair_moment, pairs_error, tolerance
+from kernelode._expectation import expectation_error, pairs_error, tolerance
 from kernelode._kernel import Block
 from kernelode._scaling.estimate import statuses
 
@@ -32,30 +31,9 @@ def _kernel(q, gap, ratio=1.1):
     return jnp.array([[q, cross], [cross, q * ratio**2]])
 
 
-def _exact(kernel):
-    """E[sin(20 x) sin(20 y)]."""
-    a, b, c = (400 * float(x) for x in (kernel[0, 0], kernel[1, 1], kernel[0, 1]))
-    return (np.exp(-(a + b - 2 * c) / 2) - np.exp(-(a + b + 2 * c) / 2)) / 2
-
-
 def _block(kernel):
     q = jnp.diagonal(kernel)
     return Block(q, q, kernel)
-
-
-@pytest.mark.slow
-def test_estimate_of_pairs_covers_the_error():
-    rng = np.random.default_rng(3)
-    found = jax.jit(lambda kernel: pairs_error(RAPID, _block(kernel)))
-    value = jax.jit(lambda q, kernel: pair_moment(RAPID, q, q, kernel)[0, 1])
-    for _ in range(200):
-        q, gap, ratio = 10 ** rng.uniform(-2, 3), 10 ** rng.uniform(-10, -0.3), rng.uniform(1, 1.2)
-        kernel = _kernel(q, gap, ratio)
-        scale = np.sqrt(np.prod([(1 - np.exp(-800 * kernel[k, k])) / 2 for k in range(2)]))
-        missed = abs(float(value(jnp.diagonal(kernel), kernel)) - _exact(kernel)) / scale
-        # Above the tolerance an estimate need only be that too: these nodes resolve nothing there.
-        enough = max(float(found(kernel)), 1e-9)
-        assert missed <= enough or enough > 1e-3, (q, gap, ratio)
 
 
 @pytest.mark.slow
@@ -85,20 +63,19 @@ def test_other_results_say_so_too():
 def test_status_goes_after_what_is_worse():
     yes, no = jnp.array(True), jnp.array(False)
     assert bool(statuses(yes, no, no, yes) == ko.STATUS.inaccurate)
-    assert bool(statuses(no, yes, no, yes) == ko.STATUS.decreasing)
+    assert bool(statuses(no, yes, no, yes) == ko.STATUS.inaccurate)
     assert bool(statuses(no, no, no, yes) == ko.STATUS.failed)
     assert bool(statuses(yes, no, no, no) == ko.STATUS.interior)
 
 
 @pytest.mark.slow
 def test_searches_say_so():
-    # |x| whose kink is not declared.
-    network = ko.ResNet(ko.Elementwise(lambda x: jnp.tanh(jnp.abs(x))), depth=3, residual_scale=0.1)
+    # A kink that is not declared: derivatives of E[sigma^2] miss it.
+    function = lambda x: jnp.tanh(x) + 0.5 * jnp.tanh(jnp.abs(x - 0.4))
+    network = ko.ResNet(ko.Elementwise(function), depth=3, residual_scale=0.1)
     kernel = jnp.array([[0.1, 0.05], [0.05, 0.1]])
-    scale = ko.optimal_residual_scale(network, kernel)
-    time = ko.optimal_flow_time(network, kernel, pairs=False)
-    for found in (scale.diagonal, scale.off_diagonal, time.diagonal):
-        assert not bool(jnp.any(found.interior))
-    assert bool(jnp.all(scale.diagonal.status == ko.STATUS.inaccurate))
-    assert bool(jnp.all(time.diagonal.status == ko.STATUS.inaccurate))
-    assert bool(jnp.all(scale.diagonal.value > 0))
+    found = ko.optimal_residual_scale(network, kernel, pairs=False)
+    assert found.quadrature_error is not None and found.quadrature_error > 1e-3
+    assert bool(jnp.all(found.diagonal.status == ko.STATUS.inaccurate))
+    time = ko.optimal_flow_time(network, kernel, pairs=False).diagonal
+    assert not bool(jnp.any(time.interior))

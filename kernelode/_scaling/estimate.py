@@ -27,8 +27,8 @@ class Summary(NamedTuple):
 class ScaleEstimate(Shown):
     """Optimal residual scales.
 
-    - `value`: rho*, with errors above the tolerance where `inaccurate`; 0 where `decreasing`, infinity
-        where `increasing`, 0 where `failed`.
+    - `value`: rho*; 0 where `decreasing`, infinity where `increasing`, 0 where `failed`; any of these,
+        as found, where `inaccurate`.
     - `response`: chi_out at the optimum; at rho = 0 where `decreasing`, at the largest scale searched
         where `increasing`.
     - `status`: `STATUS` items, elementwise.
@@ -51,8 +51,8 @@ class ScaleEstimate(Shown):
 class TimeEstimate(Shown):
     """Optimal depths t* of the flow.
 
-    - `time`: t*, with errors above the tolerance where `inaccurate`; 0 where `decreasing`, infinity
-        where `increasing`.
+    - `time`: t*; 0 where `decreasing`, infinity where `increasing`; any of these, as found, where
+        `inaccurate`.
     - `correction`: t1, the next order in one over the number of blocks; zero where not interior.
     - `status`: `STATUS` items, elementwise.
     - `kernel`: the entry of the kernel at t*: K* on the diagonal.
@@ -120,11 +120,11 @@ def _searched(estimate: Estimate | None) -> Estimate:
 
 
 def statuses(interior, decreasing, increasing, inaccurate: Array | bool = False) -> STATUS:
-    """Status items from masks; `failed` where none holds, and `inaccurate` instead of `interior`."""
+    """Status items from masks; `failed` where none holds, and `inaccurate` instead of any other."""
     status = STATUS.where(increasing, STATUS.increasing, STATUS.failed)
     status = STATUS.where(decreasing, STATUS.decreasing, status)
     status = STATUS.where(interior, STATUS.interior, status)
-    return STATUS.where(interior & inaccurate, STATUS.inaccurate, status)
+    return STATUS.where((interior | decreasing | increasing) & inaccurate, STATUS.inaccurate, status)
 
 
 def summarise(value: Array, interior: Array) -> Summary:

@@ -61,10 +61,10 @@ def optimal_residual_scale(
     - `pairs`: search the off-diagonal responses of all pairs too; static.
 
     **Returns** an `OptimalScale`: `.diagonal` (n,) and `.off_diagonal` (n, n), each with `.value`,
-    `.status` and `.response` (chi_out there). `STATUS.inaccurate` is an interior maximum whose
-    expectations, of the input or of the pair, miss the tolerance. Elements without an interior maximum
-    have value 0 (`decreasing`) or infinity (`increasing`). Gradients of interior values with respect to
-    everything traced are those of the implicit function theorem, of all others zero.
+    `.status` and `.response` (chi_out there). `STATUS.inaccurate` says that an expectation, of the input or
+    of the pair, misses the tolerance, so that the others cannot be told apart. Elements without an
+    interior maximum have value 0 (`decreasing`) or infinity (`increasing`). Gradients of interior values
+    with respect to everything traced are those of the implicit function theorem, of all others zero.
 
     **Raises** `TypeError` for a network without a residual scale, `ValueError` for an invalid kernel.
     """
@@ -114,9 +114,8 @@ def _path_error(network, kernel: Kernel, optimum: ScaleEstimate) -> Float[Array,
 
 def _accurate(found: ScaleEstimate, error: Float[Array, ""]) -> ScaleEstimate:
     """An estimate that says where the expectations on its way were not accurate enough."""
-    status = STATUS.where(
-        found.interior & (error > tolerance(error.dtype)), STATUS.inaccurate, found.status
-    )
+    poor = (error > tolerance(error.dtype)) & (found.status != STATUS.failed)
+    status = STATUS.where(poor, STATUS.inaccurate, found.status)
     return eqx.tree_at(lambda x: x.status, found, status)
 
 
