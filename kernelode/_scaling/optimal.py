@@ -61,8 +61,8 @@ def optimal_residual_scale(
     - `pairs`: search the off-diagonal responses of all pairs too; static.
 
     **Returns** an `OptimalScale`: `.diagonal` (n,) and `.off_diagonal` (n, n), each with `.value`,
-    `.status` and `.response` (chi_out there). `STATUS.inaccurate` says that an expectation, of the input or
-    of the pair, misses the tolerance, so that the others cannot be told apart. Elements without an
+    `.status` and `.response` (chi_out there). `STATUS.inaccurate` says that an expectation, of the input
+    or of the pair, misses the tolerance, so that the others cannot be told apart. Elements without an
     interior maximum have value 0 (`decreasing`) or infinity (`increasing`). Gradients of interior values
     with respect to everything traced are those of the implicit function theorem, of all others zero.
 
