@@ -361,7 +361,7 @@ def test_lowest_order_is_the_corrected_g_only_closure():
     # For odd activations p = 2 alone: V4 is that of the G-only closure, K1 has the source
     # 1/2 D^2 Q[V4 - Gamma]. Along the flow: a layer's noise has all degrees in the tower.
     net = resnet(ko.Tanh(), 6, 1.5, 0.1, rho=0.4)
-    tower = ko.solve_pairs(net, K2, [1.0], closure=ko.WickTower(2))
+    tower = ko.solve_pairs(net, K2, [1.0], closure=ko.WickTower(2, single_order=2))
     g_only = ko.solve_pairs(net, K2, [1.0], closure=ko.GOnly(corrected=True))
     assert relative_error(tower.kernel_covariance, g_only.kernel_covariance) < 1e-8
     assert relative_error(tower.mean_correction, g_only.mean_correction) < 1e-8
