@@ -137,7 +137,9 @@ def default_controller(
     leaves = jax.tree.leaves(state)
     rtol = 1e-9 if leaves[0].dtype == jnp.float64 else 1e-5
     size = jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in leaves if leaf.size]))
-    size = size if growth is None else jnp.maximum(size, growth)
+    if growth is not None:
+        # A tolerance that is NaN would end nothing: steps would not even become small.
+        size = jnp.where(jnp.isfinite(growth), jnp.maximum(size, growth), size)
     tiny = jnp.finfo(leaves[0].dtype).tiny
     atol = 1e-3 * rtol * jax.lax.stop_gradient(size) + tiny
     smallest = None if end is None else jax.lax.stop_gradient(end) * jnp.finfo(leaves[0].dtype).eps

@@ -58,8 +58,10 @@ def direct_moments(
     mu, spread, parallel = slope * z, jnp.where(tau > 0, tau, 1), tau == 0
     low, high = (jnp.asinh((mu + side * _REACH * tau) / width) for side in (-1, 1))
     wanted = max(_STEP / finer / (1 if order == 0 else 2), _SMALLEST_STEP)
-    # Even, for estimates by halving.
-    inner = 2 * jnp.ceil(jnp.max(high - low) / (2 * wanted)).astype(int) + _FEWEST
+    first = derivatives(activation, jnp.sqrt(a) * z, order)
+    # Even, for estimates by halving. Where sigma is NaN so is the integral: a few steps are enough.
+    length = jnp.where(jnp.any(jnp.isnan(first[0])), 0, jnp.max(high - low))
+    inner = 2 * jnp.ceil(length / (2 * wanted)).astype(int) + _FEWEST
     step = (high - low) / inner.astype(dtype)
     every = (1, 2) if errors else (1,)
 
@@ -78,7 +80,6 @@ def direct_moments(
     zeros = jnp.zeros((order + 1, z.shape[0]), dtype)
     start = [*(zeros for _ in every), zeros if errors else zeros[:0, :0]]
     *partners, sizes = jax.lax.fori_loop(0, inner + 1, add, start)
-    first = derivatives(activation, jnp.sqrt(a) * z, order)
     i, j = np.array(indices).T
     terms = [first[i] * partner[j] * weights[None, :] for partner in partners]
     value = jnp.sum(terms[0], 1)
