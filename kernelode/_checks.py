@@ -2,7 +2,9 @@
 
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -16,6 +18,15 @@ _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 def is_concrete(x) -> bool:
     """Whether `x` is a number that exists now, rather than a value inside a JAX transformation."""
     return not isinstance(x, jax.core.Tracer)
+
+
+def refuse_where(value: Any, wrong: Any, message: str) -> Any:
+    """`value`, unless `wrong`: then a `ValueError`, or an error when it runs if that is traced."""
+    if not is_concrete(wrong):
+        return eqx.error_if(value, wrong, message)
+    if wrong:
+        raise ValueError(message)
+    return value
 
 
 def described(value) -> str:

@@ -33,9 +33,9 @@ class Watch(NamedTuple):
     error: Float[Array, ""]
 
 
-def begin_watch(variances: Float[Array, " n"]) -> Watch:
+def begin_watch(kernel: AbstractKernel) -> Watch:
     """Of an input kernel, which is finite."""
-    variances, no = jax.lax.stop_gradient(variances), jnp.zeros((), bool)
+    variances, no = jax.lax.stop_gradient(kernel.variances), jnp.zeros((), bool)
     zeros = jnp.zeros_like(variances)
     return Watch(jnp.max(variances), no, no, no, zeros, jnp.zeros((), variances.dtype))
 
@@ -45,11 +45,11 @@ def watch_layer(
     network: AbstractArchitecture,
     layer: Layer,
     kernel: AbstractKernel,
-    after: Float[Array, " n"],
+    image: AbstractKernel,
 ) -> Watch:
-    """The watch after one more layer, which took a kernel to one of the variances `after`."""
-    kernel, after = jax.lax.stop_gradient((kernel, after))  # or derivatives would carry the watch
-    before = kernel.variances
+    """The watch after one more layer, which took a kernel to its image."""
+    kernel, image = jax.lax.stop_gradient((kernel, image))  # or derivatives would carry the watch
+    before, after = kernel.variances, image.variances
     finite = jnp.all(jnp.isfinite(after))
     first = ~finite & ~watch.broken
     tiny = jnp.finfo(after.dtype).tiny

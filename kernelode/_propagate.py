@@ -86,10 +86,10 @@ def _propagate(
         one, place = layer
         before = closure.kernel(state)
         state = closure.push(network, state, one)
-        watch = watch_layer(watch, network, one, before, closure.variances(state))
+        watch = watch_layer(watch, network, one, before, closure.kernel(state))
         return (state, write(store, place, state), watch), None
 
-    carry = (first, write(store, places[0], first), begin_watch(closure.variances(first)))
+    carry = (first, write(store, places[0], first), begin_watch(closure.kernel(first)))
     (last, store, watch), _ = jax.lax.scan(step, carry, (network.layers(), jnp.asarray(places[1:])))
     state = jax.tree.map(lambda x: x[None], last) if last_only else jax.tree.map(lambda s: s[:-1], store)
     if isinstance(network, AbstractResidualNetwork):

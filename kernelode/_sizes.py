@@ -15,7 +15,8 @@ import numpy as np
 from ._activation.base import AbstractOddActivation
 from ._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
 from ._closure.g_only import GOnlyPairs
-from ._closure.wick_tower_pairs import SINGLE_ORDER, WickTowerPairs
+from ._closure.singles import SINGLE_ORDER
+from ._closure.wick_tower_pairs import WickTowerPairs
 from ._kernel import Block
 from ._memory import check_memory
 

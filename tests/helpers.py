@@ -28,6 +28,24 @@ ACTIVATIONS = {
 }
 
 
+#: Of every kind that a tower treats in a way of its own, and some with much beyond low degrees.
+TOWER_ACTIVATIONS = {
+    "tanh": ko.Tanh(),
+    "erf": ko.Erf(),
+    "gelu": ko.GELU(),
+    "softplus": ko.Softplus(),
+    "swish": ko.Swish(),
+    "sin": ko.Sin(),
+    "sin3": ko.Elementwise(lambda x: jnp.sin(3 * x)),
+    "sinus": ko.Elementwise(lambda x: x + jnp.sin(3 * x)),
+    "bump": ko.Elementwise(lambda x: x * jnp.exp(-(x**2) / 2)),
+    "square": ko.Polynomial([0.0, 1.0, 0.25]),
+    "relu": ko.ReLU(),
+    "leaky": ko.LeakyReLU(0.2),
+    "hard_tanh": ko.Elementwise(lambda x: jnp.clip(x, -1, 1), (-1.0, 1.0)),
+}
+
+
 def reference_cases(prefix: str) -> list[dict]:
     """The reference cases whose kind starts with `prefix`."""
     found = [case for case in RESPONSE_REFERENCE["cases"] if case["kind"].startswith(prefix)]
@@ -70,13 +88,11 @@ def number(default: float) -> Any:
     return eqx.field(converter=jnp.asarray, default=default)
 
 
-class OwnLayered(ko.AbstractLayered, ko.AbstractResidualNetwork):
-    """Plain layers as a user would arrange them: rho_l = rho l^-decay, C_W,l = C_W l^growth."""
+class AbstractOwnNetwork(ko.AbstractResidualNetwork):
+    """The fields that a user's residual network has to have."""
 
     activation: ko.AbstractActivation
     depth: int = eqx.field(static=True)
-    decay: float = eqx.field(static=True, default=0.0)
-    growth: float = eqx.field(static=True, default=0.0)
     residual_scale: jax.Array = number(0.3)
     skip_scale: jax.Array = number(1.0)
     weight_variance: jax.Array = number(1.0)
@@ -86,6 +102,13 @@ class OwnLayered(ko.AbstractLayered, ko.AbstractResidualNetwork):
     output_weight_variance: jax.Array = number(1.0)
     output_bias_variance: jax.Array = number(0.0)
     last_width: jax.Array = number(1.0)
+
+
+class OwnLayered(ko.AbstractLayered, AbstractOwnNetwork):
+    """Plain layers as a user would arrange them: rho_l = rho l^-decay, C_W,l = C_W l^growth."""
+
+    decay: float = eqx.field(static=True, default=0.0)
+    growth: float = eqx.field(static=True, default=0.0)
     layers_per_block: int = eqx.field(static=True, default=1)
 
     def layers(self):
@@ -95,19 +118,10 @@ class OwnLayered(ko.AbstractLayered, ko.AbstractResidualNetwork):
         return ko.Layer(self.residual_scale * number**-self.decay, self.skip_scale * one, one, affine)
 
 
-class OwnField(ko.AbstractResidualNetwork):
+class OwnField(AbstractOwnNetwork):
     """A drift with a field of its own: `branches` equal branches on one stream."""
 
-    activation: ko.AbstractActivation
-    depth: int = eqx.field(static=True)
     branches: jax.Array = number(1.0)
-    residual_scale: jax.Array = number(0.3)
-    skip_scale: jax.Array = number(1.0)
-    input_weight_variance: jax.Array = number(1.0)
-    input_bias_variance: jax.Array = number(0.0)
-    output_weight_variance: jax.Array = number(1.0)
-    output_bias_variance: jax.Array = number(0.0)
-    last_width: jax.Array = number(1.0)
 
     def drift(self, kernel, layer):
         return jax.tree.map(lambda q: self.branches * q, layer.affine(self.activation, kernel))

@@ -17,9 +17,10 @@ import kernelode as ko
 from kernelode._closure.chaos_basis import degrees
 from kernelode._closure.chaos_couplings import couplings, pair_chaos
 from kernelode._closure.elements import PAIR, all_elements, wishart
+from kernelode._closure.four_point import four_point_layer, frames_of
 from kernelode._closure.layouts import AllElements
+from kernelode._closure.singles import tower_degrees
 from kernelode._closure.tower import source_of_memory, tower_sources
-from kernelode._closure.wick_tower import _frames
 from kernelode._closure.wick_tower_pairs import WickTowerPairs
 from kernelode._expectation.chaos import input_chaos
 from kernelode._expectation.products import PairProducts
@@ -196,9 +197,9 @@ def test_four_point_reference():
 
     @jax.jit
     def follow(state, more, shift):
-        here = closure._couple(net, state, net.weight_variance, net.bias_variance)
+        here = four_point_layer(closure, net, state, net.flow_layer().affine)
         # Seen from its own chaos, which has a variance of w: its coefficients times that.
-        norms = _frames(state.kernel, closure._degrees(net).floor).gram[:, 1, 1]
+        norms = frames_of(state.kernel, tower_degrees(closure, net).floor).gram[:, 1, 1]
         norms = norms[:, None, None] ** np.arange(case["P"] + 1.0)[None, None]
         own = here.driven[np.arange(10), np.arange(10)] / jnp.where(norms > 0, norms, 1)
         beyond = here.sources.noise - jnp.einsum("ypk,yxpk->xy", own, here.driven)
@@ -379,8 +380,7 @@ def test_sector_identity():
     first, second = (input_chaos(net.activation, q, 8, 256) for q in (qa, qb))
     pair = pair_chaos(net.activation, first, second, qa, qb, c, single=False)
     products = PairProducts(jnp.zeros(5), jnp.zeros(5), jnp.zeros(3))  # of noise and bounds only
-    variances = net.weight_variance, net.bias_variance
-    layer = couplings(pair, products, jnp.zeros(2), *variances, d)
+    layer = couplings(pair, products, jnp.zeros(2), net.flow_layer().affine, d)
     tower = jax.tree.map(lambda leaf: leaf[0], state.towers)
 
     v4 = closure.moments(net, state).kernel_covariance[0, 1]

@@ -12,20 +12,7 @@ import pytest
 
 import kernelode as ko
 
-ACTIVATIONS = {
-    "tanh": ko.Tanh(),
-    "erf": ko.Erf(),
-    "gelu": ko.GELU(),
-    "softplus": ko.Softplus(),
-    "swish": ko.Swish(),
-    "sin": ko.Sin(),
-    "sin3": ko.Elementwise(lambda x: jnp.sin(3 * x)),
-    "bump": ko.Elementwise(lambda x: x * jnp.exp(-(x**2) / 2)),
-    "square": ko.Polynomial([0.0, 1.0, 0.25]),
-    "relu": ko.ReLU(),
-    "leaky": ko.LeakyReLU(0.2),
-    "hard_tanh": ko.Elementwise(lambda x: jnp.clip(x, -1, 1), (-1.0, 1.0)),
-}
+from .helpers import TOWER_ACTIVATIONS as ACTIVATIONS
 
 
 @functools.cache

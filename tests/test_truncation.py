@@ -15,23 +15,9 @@ import kernelode as ko
 from kernelode._closure.wick_tower_pairs import WickTowerPairs
 from kernelode._expectation.quadruples import quadruple_moments, quadruples
 
+from .helpers import TOWER_ACTIVATIONS as ACTIVATIONS
 from .tower_reference import Network, pair_tower, single_tower
 
-ACTIVATIONS = {
-    "tanh": ko.Tanh(),
-    "erf": ko.Erf(),
-    "gelu": ko.GELU(),
-    "softplus": ko.Softplus(),
-    "swish": ko.Swish(),
-    "sin": ko.Sin(),
-    "sin3": ko.Elementwise(lambda x: jnp.sin(3 * x)),
-    "sinus": ko.Elementwise(lambda x: x + jnp.sin(3 * x)),
-    "bump": ko.Elementwise(lambda x: x * jnp.exp(-(x**2) / 2)),
-    "square": ko.Polynomial([0.0, 1.0, 0.25]),
-    "relu": ko.ReLU(),
-    "leaky": ko.LeakyReLU(0.2),
-    "hard_tanh": ko.Elementwise(lambda x: jnp.clip(x, -1, 1), (-1.0, 1.0)),
-}
 FOUR = 2 * jnp.array(
     [[1, 0.9, 0.8, 0.1], [0.9, 1, 0.85, 0.2], [0.8, 0.85, 1.2, -0.3], [0.1, 0.2, -0.3, 0.9]]
 )

@@ -33,4 +33,4 @@ class GELU(AbstractClosedFormActivation):
         """q/4 + q/(2 pi) asin(s) + q s/(pi sqrt(1+2q)), s = q/(1+q): `second_moment` at a = b = c, whose
         derivatives lose all digits, or are NaN, where ab - c^2 is the difference of huge numbers."""
         sine, root = q / (1 + q), jnp.sqrt(1 + 2 * q)
-        return q / 4 + q / (2 * jnp.pi) * jnp.arctan2(sine, root / (1 + q)) + q * sine / (jnp.pi * root)
+        return q / 4 + q / (2 * jnp.pi) * angle(sine, root / (1 + q)) + q * sine / (jnp.pi * root)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, checked_sign, described, is_concrete, scalar
+from .._checks import as_real_array, checked_sign, described, is_concrete, refuse_where, scalar
 from .._custom_types import RealLike
 from .._kernel import input_kernel
 from .._show import Shown
@@ -113,8 +113,10 @@ def _unit(layer: Layer) -> Layer:
 
 def unit_skip(network, what: str):
     """`network`, if its skip connections have alpha = 1, as `what` needs; traced: at run time."""
-    wrong = _anywhere(network.skip_scale != 1)
-    return _checked(network, wrong, f"{what} is defined for `skip_scale` = 1 only.")
+    alpha, message = network.skip_scale, f"{what} is defined for `skip_scale` = 1 only."
+    if is_concrete(alpha):
+        return refuse_where(network, np.any(np.asarray(alpha) != 1), f"{message} Got {alpha}.")
+    return refuse_where(network, jnp.any(alpha != 1), message)
 
 
 def equal_blocks(network, what: str):
@@ -123,19 +125,7 @@ def equal_blocks(network, what: str):
     if same is True:
         return network
     message = f"{what} is defined for equal blocks only: one weight and one bias variance for all layers."
-    return _checked(network, ~same, message)
-
-
-def _anywhere(condition):
-    return np.any(np.asarray(condition)) if is_concrete(condition) else jnp.any(condition)
-
-
-def _checked(network, wrong, message: str):
-    if is_concrete(wrong):
-        if wrong:
-            raise ValueError(message)
-        return network
-    return eqx.error_if(network, wrong, message)
+    return refuse_where(network, ~same, message)
 
 
 def checked_variance(name: str, value: RealLike) -> Float[Array, ""]:

@@ -3,7 +3,6 @@
 import abc
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer, checked_layered
@@ -49,10 +48,6 @@ class AbstractClosure(Shown):
     def mean_kernel(self, state: Any) -> Float[Array, "n n"]:
         """K0 of a state."""
 
-    def variances(self, state: Any) -> Float[Array, " inputs"]:
-        """The variances of all inputs in a state."""
-        return jnp.diagonal(self.mean_kernel(state))
-
     def kernel(self, state: Any) -> AbstractKernel:
         """The mean kernel of a state, with its variances."""
         return as_triangle(self.mean_kernel(state))
@@ -60,7 +55,7 @@ class AbstractClosure(Shown):
     def quadrature_error(self, network: AbstractArchitecture, state: Any) -> Float[Array, ""]:
         """An estimate of the relative error of the Gaussian expectations in a state: of those that make
         the next mean kernel, relative to sqrt(E[sigma_a^2] E[sigma_b^2])."""
-        return kernel_error(network.activation, self.mean_kernel(state))
+        return kernel_error(network.activation, self.kernel(state))
 
 
 class WidthMoments(NamedTuple):

@@ -17,6 +17,7 @@ from .._activation.base import (
     AbstractHomogeneousActivation,
     AbstractOddActivation,
 )
+from .._architecture.layer import Affine
 from .._expectation.chaos import (
     SAFETY,
     InputChaos,
@@ -138,12 +139,12 @@ def couplings(
     pair: PairChaos,
     products: PairProducts,
     curvatures: Float[Array, "2"],
-    weight_variance,
-    bias_variance,
+    affine: Affine,
     d: Degrees,
 ) -> Couplings:
     """`curvatures` are E[((sigma^2)''/2)^2] of the two inputs."""
-    c, turn = weight_variance * pair.coefficients, second_power(pair.frame.b)
+    squared = affine.weight_variance**2
+    c, turn = affine.weight_variance * pair.coefficients, second_power(pair.frame.b)
     root = lambda x: jnp.asarray(np.sqrt(x), c.dtype)
     gradient = jnp.stack([root(2.0) * c[:, 2, 0], 2 * c[:, 2, 1], root(2.0) * c[:, 2, 2]], axis=1) / 2
     end, side = root(24.0), 2 * root(6.0)
@@ -155,10 +156,10 @@ def couplings(
         ],
         axis=1,
     )
-    q, chi = bias_variance + c[:, 0, 0], gradient @ turn
+    q, chi = affine.bias_variance + c[:, 0, 0], gradient @ turn
     expansion, sources = c[:, d.p, : d.order + 1], _sources(c, turn, d)
     drive = lowered(expansion, pair.frame.gram, int(d.p[0]))
-    size = weight_variance**2 * products.fourth[_FACTORS]
+    size = squared * products.fourth[_FACTORS]
     noise = size - c[:, 0, 0][:, None] * c[:, 0, 0][None, :]
     return Couplings(
         q=q,
@@ -170,7 +171,7 @@ def couplings(
         noise=noise,
         gram=pair.frame.gram,
         tails=_tails(
-            pair, products, curvatures, weight_variance, q, chi, expansion, drive, sources, noise, size, d
+            pair, products, curvatures, squared, q, chi, expansion, drive, sources, noise, size, d
         ),
     )
 
@@ -197,7 +198,7 @@ def _tails(
     pair: PairChaos,
     products: PairProducts,
     curvatures,
-    weight_variance,
+    squared,
     q,
     chi,
     expansion,
@@ -209,7 +210,6 @@ def _tails(
 ) -> Tails:
     """Chaos e in (a, ab, b), which the functions f_aa, f_ab, f_bb live in."""
     dtype = drive.dtype
-    squared = weight_variance**2
     lacking = squared * products.remainder[_FACTORS]
     total = jnp.diagonal(noise) + jnp.diagonal(lacking)
     energies = jnp.concatenate([curvatures[:1], products.sources, curvatures[1:]])

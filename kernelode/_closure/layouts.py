@@ -50,11 +50,8 @@ class AbstractLayout(abc.ABC):
         """D^2 F[V]."""
 
     @abc.abstractmethod
-    def moments(
-        self, kernel: Block, covariance: Array, correction: Array, *truncation: Array
-    ) -> WidthMoments:
-        """Moments over elements as `WidthMoments` has them; `truncation` are bounds of their errors, none
-        for a closure that is not truncated."""
+    def moments(self, kernel: Block, covariance: Array, correction: Array) -> WidthMoments:
+        """Moments over elements as `WidthMoments` has them, of a closure that is not truncated."""
 
     def wishart(self, kernel: Block) -> Float[Array, "*pairs x x"]:
         """Gamma(K)."""
@@ -82,10 +79,8 @@ class AllElements(AbstractLayout):
         own = own_pairs(self.inputs)
         return jnp.einsum("xyz,xyz->x", at.curvature, covariance[own[:, :, None], own[:, None, :]])
 
-    def moments(
-        self, kernel: Block, covariance: Array, correction: Array, *truncation: Array
-    ) -> WidthMoments:
-        return four_point_moments(as_matrix(kernel), covariance, correction, *truncation)
+    def moments(self, kernel: Block, covariance: Array, correction: Array) -> WidthMoments:
+        return four_point_moments(as_matrix(kernel), covariance, correction)
 
 
 class PairElements(AbstractLayout):
@@ -106,17 +101,12 @@ class PairElements(AbstractLayout):
     def curve(self, at: Linearised, covariance: Float[Array, "n n 3 3"]) -> Float[Array, "n n 3"]:
         return jnp.einsum("abxyz,abyz->abx", at.curvature, covariance)
 
-    def moments(
-        self, kernel: Block, covariance: Array, correction: Array, *truncation: Array
-    ) -> WidthMoments:
+    def moments(self, kernel: Block, covariance: Array, correction: Array) -> WidthMoments:
         own = np.eye(self.inputs, dtype=bool)[..., None, None]
-        pick = lambda v, k1: (
-            jnp.where(own, v[..., :1, :1], v),
-            jnp.where(own[..., 0, 0], k1[..., 0], k1[..., 1]),
-        )
-        errors = truncation or (jnp.zeros_like(covariance), jnp.zeros_like(correction))
-        whole, shift = pick(covariance, correction)
-        return WidthMoments(as_matrix(kernel), whole, whole[..., 1, 1], shift, *pick(*errors))
+        whole = jnp.where(own, covariance[..., :1, :1], covariance)
+        shift = jnp.where(own[..., 0, 0], correction[..., 0], correction[..., 1])
+        nothing = jnp.zeros_like(whole), jnp.zeros_like(shift)
+        return WidthMoments(as_matrix(kernel), whole, whole[..., 1, 1], shift, *nothing)
 
 
 def four_point_moments(kernel, covariance, correction, *truncation) -> WidthMoments:

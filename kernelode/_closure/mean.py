@@ -3,7 +3,6 @@
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, Layer
-from .._expectation import block_error, kernel_error
 from .._kernel import Block, Triangle, as_triangle
 from .base import AbstractClosure
 
@@ -33,15 +32,5 @@ class MeanOnly(AbstractClosure):
     def mean_kernel(self, state: Triangle | Block) -> Float[Array, "n m"]:
         return state.matrix()
 
-    def variances(self, state: Triangle | Block) -> Float[Array, " inputs"]:
-        return state.variances
-
     def kernel(self, state: Triangle | Block) -> Triangle | Block:
         return state
-
-    def quadrature_error(
-        self, network: AbstractArchitecture, state: Triangle | Block
-    ) -> Float[Array, ""]:
-        if isinstance(state, Block):
-            return block_error(network.activation, state)
-        return kernel_error(network.activation, state.matrix())

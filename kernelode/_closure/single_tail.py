@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._architecture.layer import Layer
+from .._architecture.layer import Affine, Layer
 
 #: The expansion is used where chi is at most this part of (p/2) Q/K. For a homogeneous activation it is
 #: 2/p, and 2m/p for a polynomial of degree m.
@@ -68,12 +68,12 @@ def begin_tail(q, spectrum: Float[Array, " p"]) -> Tail:
     return Tail(q, spectrum, zero, zero, zero, zero, zero)
 
 
-def _adiabatic(spectrum, q, weight_variance, bias_variance, p: np.ndarray) -> _Adiabatic:
+def _adiabatic(spectrum, q, affine: Affine, p: np.ndarray) -> _Adiabatic:
     """A_p to first and to second order; zero where they cannot be used."""
     inverse = 1 / jnp.where(q > 0, q, 1)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
-    c = weight_variance * spectrum
-    drift = bias_variance + c[0]
+    c = affine.weight_variance * spectrum
+    drift = affine.bias_variance + c[0]
     chi = root(2.0) * c[2] / 2 * inverse
     bend = root(24.0) * c[4] * inverse / 4 * inverse
     growth, half = drift * inverse, jnp.asarray(p / 2, q.dtype)
@@ -87,16 +87,12 @@ def _adiabatic(spectrum, q, weight_variance, bias_variance, p: np.ndarray) -> _A
 
 
 def tail_memory(
-    spectrum: Float[Array, " p"],
-    q,
-    tail: Tail,
-    weight_variance,
-    bias_variance,
-    p: np.ndarray,
+    spectrum: Float[Array, " p"], q, tail: Tail, affine: Affine, p: np.ndarray
 ) -> tuple[Float[Array, " degree"], Float[Array, " degree"], Bool[Array, ""]]:
-    """R_p, the estimate of its error, and whether there are any; `spectrum` is E[sigma^2 h_p]."""
-    here = _adiabatic(spectrum, q, weight_variance, bias_variance, p)
-    there = _adiabatic(tail.spectrum, tail.start, weight_variance, bias_variance, p)
+    """R_p, the estimate of its error, and whether there are any; `spectrum` is E[sigma^2 h_p], and
+    `affine` the layer of the flow."""
+    here = _adiabatic(spectrum, q, affine, p)
+    there = _adiabatic(tail.spectrum, tail.start, affine, p)
     used = here.safe & there.safe
     ratio = jnp.where(used, tail.start, 1) / jnp.where(used, q, 1)
     decay = jnp.exp(jnp.asarray(p / 2, q.dtype) * jnp.log(ratio) + tail.growth)

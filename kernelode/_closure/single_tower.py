@@ -81,6 +81,7 @@ def _unit(q):
 
 class _Layer(NamedTuple):
     chi: Float[Array, ""]
+    q: Float[Array, ""]
     driven: Float[Array, ""]
     noise: Float[Array, ""]
     shift: Float[Array, ""]
@@ -88,38 +89,52 @@ class _Layer(NamedTuple):
     tails: Tails
     curved: Float[Array, "1"]
     curvature: Float[Array, ""]
-    added: TailRate | None
+    added: tuple[Tail, TailRate] | None
 
 
 def _layer(
-    products: SingleProducts,
-    q,
-    tower: SingleTower,
-    weight_variance,
-    bias_variance,
-    d: Degrees,
-    above: Above | None,
+    products: SingleProducts, q, tower: SingleTower, affine: Affine, d: Degrees, above: Above | None
 ) -> _Layer:
     inverse = 1 / _unit(q)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
-    c = weight_variance * products.square
+    squared, c = affine.weight_variance**2, affine.weight_variance * products.square
     chi = root(2.0) * c[2] / 2 * inverse
     curvature = root(24.0) * c[4] * inverse / 8 * inverse
     powers = cumulative_powers(jnp.where(q > 0, 1, q), d.order + 1)[d.p]
-    expansion, source = c[d.p], root((d.p + 1.0) * (d.p + 2)) * c[d.p + 2] / 2 * inverse
+    of = lambda p: (c[p], root((p + 1.0) * (p + 2)) * c[p + 2] / 2 * inverse)
+    expansion, source = of(d.p)
     drive, sources = expansion * powers, source**2 * powers
-    size = weight_variance**2 * products.fourth
-    noise = size - c[0] ** 2
+    size, energy = squared * products.fourth, squared * products.curvature
+    drift, noise = affine.bias_variance + c[0], size - c[0] ** 2
     tails = Tails(
         drive=parseval_tail(noise, jnp.sum(expansion * drive), size)[None],
-        source=source_tail(weight_variance**2 * products.curvature, chi, sources, d.p)[None, None],
+        source=source_tail(energy, chi, sources, d.p)[None, None],
         overlap=jnp.ones((1, 1), q.dtype),
-        contraction=jnp.where(q > 0, (bias_variance + c[0]) * inverse, 0)[None],
+        contraction=jnp.where(q > 0, drift * inverse, 0)[None],
         noise=jnp.zeros((1, 1), q.dtype),
     )
     lacking = tower.neglected
-    here = _Layer(
+
+    def added(tail: Tail, above: Above) -> tuple[Tail, TailRate]:
+        p = above.p
+        memory, change, used = tail_memory(products.square, q, tail, above.flow, p)
+        # Beyond the highest degree memory is less than the bound of all that the kept ones leave out;
+        # without a tail all of that is missing.
+        expansion, source = of(p)
+        beyond = parseval_tail(tails.drive[0] ** 2, jnp.sum(expansion**2), size)
+        norms, degree = jnp.concatenate([sources, source**2]), np.concatenate([d.p, p])
+        u = source_tail(energy, chi, norms, degree)
+        missing = lambda tail, plain: jnp.where(used, tail, plain) * lacking.memory[0, 0]
+        return tail, TailRate(
+            driven=jnp.sum(expansion * memory),
+            shift=jnp.sum(source * memory),
+            driven_error=jnp.sum(jnp.abs(expansion * change)) + missing(beyond, tails.drive[0]),
+            shift_error=jnp.sum(jnp.abs(source * change)) + missing(u, tails.source[0, 0]),
+        )
+
+    return _Layer(
         chi=chi,
+        q=drift,
         driven=jnp.sum(expansion * tower.memory),
         noise=noise,
         shift=curvature * tower.covariance + jnp.sum(source * tower.memory),
@@ -127,42 +142,14 @@ def _layer(
         tails=tails,
         curved=jnp.abs(curvature) * lacking.covariance[0],
         curvature=curvature,
-        added=None,
-    )
-    if above is None or tower.tail is None:
-        return here
-    p, flow = above.p, (above.flow.weight_variance, above.flow.bias_variance)
-    memory, change, used = tail_memory(products.square, q, tower.tail, *flow, p)
-    # Beyond the highest degree memory is less than the bound of all that the kept ones leave out; without
-    # a tail all of that is missing.
-    expansion, source = c[p], root((p + 1.0) * (p + 2)) * c[p + 2] / 2 * inverse
-    beyond = parseval_tail(here.tails.drive[0] ** 2, jnp.sum(expansion**2), size)
-    energy, degree = jnp.concatenate([sources, source**2]), np.concatenate([d.p, p])
-    u = source_tail(weight_variance**2 * products.curvature, chi, energy, degree)
-    missing = lambda tail, plain: jnp.where(used, tail, plain) * lacking.memory[0, 0]
-    return here._replace(
-        added=TailRate(
-            driven=jnp.sum(expansion * memory),
-            shift=jnp.sum(source * memory),
-            driven_error=jnp.sum(jnp.abs(expansion * change)) + missing(beyond, here.tails.drive[0]),
-            shift_error=jnp.sum(jnp.abs(source * change)) + missing(u, here.tails.source[0, 0]),
-        )
+        added=None if above is None or tower.tail is None else added(tower.tail, above),
     )
 
 
 def single_rate(
-    products: SingleProducts,
-    q,
-    tower: SingleTower,
-    weight_variance,
-    bias_variance,
-    d: Degrees,
-    above: Above | None = None,
+    products: SingleProducts, q, tower: SingleTower, layer: Layer, d: Degrees, above: Above | None
 ) -> SingleTower:
-    here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
-    tail = tower.tail
-    if tail is not None and here.added is not None:
-        tail = tail_rate(tail, here.added, here.chi, here.curvature)
+    here = _layer(products, q, tower, layer.affine, d, above)
     p = jnp.asarray(d.p, q.dtype)
     return SingleTower(
         memory=here.drive + (here.chi - p / 2 * here.tails.contraction) * tower.memory,
@@ -171,27 +158,16 @@ def single_rate(
         neglected=neglected_rate(
             tower.neglected, here.tails, here.chi[None, None], here.curved, d.neglected
         ),
-        tail=tail,
+        tail=None if here.added is None else tail_rate(*here.added, here.chi, here.curvature),
     )
 
 
 def single_push(
-    products: SingleProducts,
-    q,
-    tower: SingleTower,
-    weight_variance,
-    bias_variance,
-    layer: Layer,
-    d: Degrees,
-    above: Above | None = None,
+    products: SingleProducts, q, tower: SingleTower, layer: Layer, d: Degrees, above: Above | None
 ) -> SingleTower:
-    here = _layer(products, q, tower, weight_variance, bias_variance, d, above)
-    tail = tower.tail
-    if tail is not None and here.added is not None:
-        tail = tail_push(tail, here.added, here.chi, here.curvature, layer)
+    here = _layer(products, q, tower, layer.affine, d, above)
     forth, back = layer.skip**2, layer.scale**2
-    there = forth * q + back * (bias_variance + weight_variance * products.square[0])
-    turn = layer.skip * jnp.sqrt(_unit(q) / _unit(there))
+    turn = layer.skip * jnp.sqrt(_unit(q) / _unit(forth * q + back * here.q))
     powers = cumulative_powers(turn, d.order + 1)[d.p]
     jacobian = forth + back * here.chi
     return SingleTower(
@@ -203,7 +179,7 @@ def single_push(
         neglected=neglected_push(
             tower.neglected, here.tails, here.chi[None, None], here.curved, layer, d.neglected
         ),
-        tail=tail,
+        tail=None if here.added is None else tail_push(*here.added, here.chi, here.curvature, layer),
     )
 
 

@@ -7,7 +7,6 @@ pairs.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,66 +14,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import integer
-from .._expectation.chaos import input_chaos
-from .._expectation.products import SingleProducts, input_products, pair_products
-from .._expectation.quadruples import quadruple_moments, quadruples
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import AbstractPairable, AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import (
-    Degrees,
-    Frame,
-    basis_floor,
     change_basis,
-    degrees,
-    frame,
     frame_rate,
-    own_frame,
-    project,
     second_power,
     turning,
-    units,
 )
-from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
+from .chaos_couplings import degree_step, top_degree
 from .elements import all_elements, element_numbers, own_pairs, wishart
+from .four_point import FourPointTower, entries_of, four_point_layer, frames_of, matrix_of
 from .layouts import four_point_moments
 from .order import chosen_order
-from .single_tower import SingleTower, single_moments, single_push, single_rate
+from .single_tower import single_moments, single_push, single_rate
+from .singles import (
+    along_flow,
+    begin_singles,
+    map_singles,
+    single_degrees,
+    through_layers,
+    tower_degrees,
+)
 from .tower import (
-    Sources,
     kernel_push,
     kernel_rate,
     monomials,
     pair_matrix,
     second_norms,
-    source_of_memory,
 )
-from .truncation import Neglected, Tails, neglected_push, neglected_rate, nothing_neglected
-from .wick_tower_pairs import (
-    WickTowerPairs,
-    along_flow,
-    at_index,
-    begin_singles,
-    highest_order,
-    input_singles,
-    known_order,
-    map_singles,
-    single_degrees,
-    through_layers,
-)
-
-
-class FourPointTower(eqx.Module):
-    """K0, R[e, X], C and K1, what the truncation leaves out, and the towers of inputs by themselves."""
-
-    kernel: Float[Array, "n n"]
-    memory: Float[Array, "e x degree k"]
-    covariance: Float[Array, "x x"]
-    correction: Float[Array, " x"]
-    neglected: Neglected
-    singles: SingleTower
+from .truncation import neglected_push, neglected_rate, nothing_neglected
+from .wick_tower_pairs import WickTowerPairs
 
 
 class WickTower(AbstractPairable):
@@ -146,12 +118,12 @@ class WickTower(AbstractPairable):
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> FourPointTower:
         check_supported(network, self.start)
-        n, d = kernel.shape[0], self._degrees(network)
+        n, d = kernel.shape[0], tower_degrees(self, network)
         first, second = elements = all_elements(n)
         gamma = wishart(kernel, elements)
         memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
         if self.start.memory:
-            turns = jax.vmap(second_power)(_frames(kernel, d.floor).b)
+            turns = jax.vmap(second_power)(frames_of(kernel, d.floor).b)
             rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
             memory = memory.at[:, :, d.second, :3].set(rotated / second_norms(kernel.dtype)[None, None])
         covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
@@ -166,27 +138,41 @@ class WickTower(AbstractPairable):
         )
 
     def rate(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
-        step, floor = degree_step(network.activation), self._degrees(network).floor
-        variances = layer.affine.weight_variance, layer.affine.bias_variance
-        whole = self._couple(network, state, *variances)
-        drift = _matrix(whole.q)
+        step, d = degree_step(network.activation), tower_degrees(self, network)
+        whole = four_point_layer(self, network, state, layer.affine)
+        drift = matrix_of(whole.q)
         first, second = all_elements(drift.shape[0])
         own = jax.vmap(pair_matrix)(drift[first, first], drift[second, second], drift[first, second])
         moved = whole.driven + jnp.einsum("xy,eypk->expk", whole.chi, state.memory)
-        rates = jax.vmap(lambda entries, q: frame_rate(*entries, drift=q, floor=floor))
-        rates = rates(_entries(state.kernel), own)
+        rates = jax.vmap(lambda entries, q: frame_rate(*entries, drift=q, floor=d.floor))
+        rates = rates(entries_of(state.kernel), own)
         turn = jax.vmap(lambda r, rate: turning(r, rate, step))(state.memory, rates)
         covariance, correction = kernel_rate(whole.chi, whole.sources, state.covariance, state.correction)
-        lacking = neglected_rate(
-            state.neglected, whole.tails, whole.chi, whole.curved, self._degrees(network).neglected
-        )
-        one_input = lambda x, q, tower, d, above: single_rate(x, q, tower, *variances, d, above)
-        own = jnp.diagonal(state.kernel)
-        singles = map_singles(self, network, whole.single, own, state.singles, one_input)
+        lacking = neglected_rate(state.neglected, whole.tails, whole.chi, whole.curved, d.neglected)
+        own = whole.single, jnp.diagonal(state.kernel), state.singles
+        singles = map_singles(single_rate, self, network, *own, layer)
         return FourPointTower(drift, moved + turn, covariance, correction, lacking, singles)
 
     def push(self, network: AbstractArchitecture, state: FourPointTower, layer: Layer) -> FourPointTower:
-        return self._layer(network, state, layer)
+        step, d = degree_step(network.activation), tower_degrees(self, network)
+        here = four_point_layer(self, network, state, layer.affine)
+        forth, back = layer.skip**2, layer.scale**2
+        kernel = forth * state.kernel + back * matrix_of(here.q)
+        before, after = frames_of(state.kernel, d.floor), frames_of(kernel, d.floor)
+        turn = layer.skip * after.b @ before.a
+        memory = forth * state.memory + back * (
+            here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
+        )
+        memory = jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn)
+        lacking = neglected_push(state.neglected, here.tails, here.chi, here.curved, layer, d.neglected)
+        own = here.single, jnp.diagonal(state.kernel), state.singles
+        return FourPointTower(
+            kernel,
+            memory,
+            *kernel_push(here.chi, here.sources, state.covariance, state.correction, layer),
+            lacking,
+            map_singles(single_push, self, network, *own, layer),
+        )
 
     def mean_kernel(self, state: FourPointTower) -> Float[Array, "n n"]:
         return state.kernel
@@ -195,8 +181,8 @@ class WickTower(AbstractPairable):
         covariance = state.covariance
         stream = isinstance(network, AbstractResidualNetwork)
         if stream:
-            d = self._degrees(network)
-            turns = jax.vmap(lambda a: monomials(a)[1])(_frames(state.kernel, d.floor).a)
+            d = tower_degrees(self, network)
+            turns = jax.vmap(lambda a: monomials(a)[1])(frames_of(state.kernel, d.floor).a)
             memory = state.memory[:, :, d.second, :3] * second_norms(state.kernel.dtype)[None, None]
             r2 = jnp.einsum("exm,em->xe", memory, turns)
             gamma = wishart(state.kernel, all_elements(state.kernel.shape[0]))
@@ -204,7 +190,7 @@ class WickTower(AbstractPairable):
         return self._expand(network, state, covariance, stream)
 
     def read_out(self, network: AbstractArchitecture, state: FourPointTower) -> WidthMoments:
-        out = self._layer(network, state, network.read_out_layer())
+        out = self.push(network, state, network.read_out_layer())
         return self._expand(network, out, out.covariance, stream=False)
 
     def quadrature_error(self, network: AbstractArchitecture, state: FourPointTower) -> Float[Array, ""]:
@@ -223,167 +209,3 @@ class WickTower(AbstractPairable):
             state.neglected.covariance.at[at, at].set(own.covariance_error),
             state.neglected.correction.at[at].set(own.correction_error),
         )
-
-    def _degrees(self, network) -> Degrees:
-        activation = network.activation
-        return degrees(known_order(self), degree_step(activation), basis_floor(activation))
-
-    def _couple(self, network, state: FourPointTower, weight_variance, bias_variance) -> "_Whole":
-        d, step = self._degrees(network), degree_step(network.activation)
-        kernel, activation = state.kernel, network.activation
-        n, top = kernel.shape[0], top_degree(known_order(self))
-        first, second = all_elements(n)
-        own = own_pairs(n)
-        homogeneous = isinstance(activation, AbstractHomogeneousActivation)
-        terms = 1 if homogeneous else self.terms
-        variances = jnp.diagonal(kernel)
-        inputs = jax.vmap(lambda q: input_chaos(activation, q, top, terms))(variances)
-        products = jax.vmap(lambda q: input_products(activation, q, top, terms))(variances)
-        single = input_singles(activation, variances, highest_order(self))
-
-        def one_pair(a, b):
-            entries = kernel[a, a], kernel[b, b], kernel[a, b]
-            x, y = (at_index((inputs, products), k) for k in (a, b))
-            both = [pair_chaos(activation, x[0], y[0], *entries, single=same) for same in (False, True)]
-            pair = jax.tree.map(lambda x, y: jnp.where(a == b, y, x), *both)
-            fourths = jnp.stack([single.fourth[a], single.fourth[b]])
-            curvatures = jnp.stack([single.curvature[a], single.curvature[b]])
-            moments = pair_products(activation, x[1], y[1], fourths, *entries)
-            return couplings(pair, moments, curvatures, weight_variance, bias_variance, d)
-
-        here: Couplings = jax.vmap(one_pair)(jnp.asarray(first), jnp.asarray(second))
-        frames = _frames(kernel, d.floor)
-
-        # An element's own function, in its own basis and seen from every other.
-        number = jnp.asarray(np.where(first == second, 0, 1))
-        pick = lambda x: jnp.take_along_axis(x, number.reshape(-1, *[1] * (x.ndim - 1)), axis=1)[:, 0]
-        expansion, chi_own, curvature = (pick(x) for x in (here.expansion, here.chi, here.curvature))
-        index = np.stack([first, second], axis=1)
-        between = kernel[index[:, None, :, None], index[None, :, None, :]]
-        overlap = jnp.einsum("xij,xejk,elk->exil", frames.b, between, frames.b)
-        seen_from = jax.vmap(jax.vmap(lambda o, c: project(o, c, step)), (0, None))(overlap, expansion)
-
-        scales = jax.vmap(units)(frames.gram)
-        rows = np.arange(len(first))[:, None]
-        on_own = lambda x: jnp.zeros((len(first), len(first)), kernel.dtype).at[rows, own].add(x)
-        noise = jnp.einsum("ypk,yxpk->xy", expansion, seen_from)
-        on_pairs = lambda x, of_pairs: (
-            x.at[own[:, :, None], own[:, None, :]]
-            .set(of_pairs)
-            .at[rows[:, 0], rows[:, 0]]
-            .set(pick(of_pairs.diagonal(axis1=1, axis2=2)))
-        )
-        # Norms in orthonormal bases.
-        norms = jax.vmap(jax.vmap(_norm))(scales[None, :, :, None] * overlap * scales[:, None, None, :])
-        tail = pick(here.tails.drive)
-        lacking = tail[:, None] * tail[None, :] * norms**d.neglected
-        if not isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
-            # Of three and four inputs. Kinks leave little beyond the kept degrees.
-            found, where = quadruples(n), _quadruple_numbers(n)
-            moments = jnp.concatenate(
-                [jnp.zeros_like(tail[:1]), quadruple_moments(activation, kernel, found)]
-            )[where]
-            mean = pick(here.q) - bias_variance
-            several = where > 0
-            exact = weight_variance**2 * moments - mean[:, None] * mean[None, :]
-            noise = jnp.where(several, exact, noise)
-            lacking = jnp.where(several, 0, lacking)
-        with_own = state.memory[rows, own]  # (x, 3, degree, k)
-        of_own = lambda c: c[own[:, :, None], own[:, None, :]]
-        return _Whole(
-            q=pick(here.q),
-            chi=on_own(chi_own),
-            driven=seen_from,
-            sources=Sources(
-                driven=jnp.einsum("xpk,xypk->xy", expansion, state.memory),
-                noise=on_pairs(noise, here.noise),
-                shift=pick(jax.vmap(source_of_memory)(here.sources, with_own))
-                + jnp.einsum("xyz,xyz->x", curvature, of_own(state.covariance)),
-            ),
-            tails=Tails(
-                drive=tail,
-                source=on_own(pick(here.tails.source)),
-                overlap=norms,
-                contraction=pick(here.tails.contraction),
-                noise=on_pairs(lacking, here.tails.noise),
-            ),
-            curved=jnp.einsum("xyz,xyz->x", jnp.abs(curvature), of_own(state.neglected.covariance)),
-            single=single,
-        )
-
-    def _layer(self, network, state: FourPointTower, layer: Layer):
-        step = degree_step(network.activation)
-        weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
-        here = self._couple(network, state, weight_variance, bias_variance)
-        forth, back = layer.skip**2, layer.scale**2
-        kernel = forth * state.kernel + back * _matrix(here.q)
-        floor = self._degrees(network).floor
-        before, after = _frames(state.kernel, floor), _frames(kernel, floor)
-        turn = layer.skip * after.b @ before.a
-        memory = forth * state.memory + back * (
-            here.driven + jnp.einsum("xy,eypk->expk", here.chi, state.memory)
-        )
-        memory = jax.vmap(lambda r, m: change_basis(r, m, step))(memory, turn)
-        lacking = neglected_push(
-            state.neglected, here.tails, here.chi, here.curved, layer, self._degrees(network).neglected
-        )
-        variances = weight_variance, bias_variance
-        one_input = lambda x, q, tower, d, above: single_push(x, q, tower, *variances, layer, d, above)
-        own = jnp.diagonal(state.kernel)
-        return FourPointTower(
-            kernel,
-            memory,
-            *kernel_push(here.chi, here.sources, state.covariance, state.correction, layer),
-            lacking,
-            map_singles(self, network, here.single, own, state.singles, one_input),
-        )
-
-
-class _Whole(NamedTuple):
-    """One layer, for all elements X and pairs e: Q, chi, Cov(xi_X, W^e), and what drives C and K1."""
-
-    q: Float[Array, " x"]
-    chi: Float[Array, "x x"]
-    driven: Float[Array, "e x degree k"]
-    sources: Sources
-    tails: Tails
-    curved: Float[Array, " x"]
-    single: SingleProducts
-
-
-def _quadruple_numbers(n: int) -> np.ndarray:
-    """For any two elements, which of `quadruples(n)` their product is, from one on; zero for none."""
-    found = quadruples(n)
-    repeated = [tuple(sorted((a, *abc))) for abc in found.triples.tolist() for a in abc[:1]]
-    numbers = {key: i for i, key in enumerate([*repeated, *map(tuple, found.fours.tolist())], start=1)}
-    pairs = np.stack(all_elements(n), axis=1).tolist()
-    return np.array([[numbers.get(tuple(sorted(x + y)), 0) for y in pairs] for x in pairs])
-
-
-def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:
-    """The largest singular value of a contraction."""
-    square = m @ m.T
-    half, side = (square[0, 0] - square[1, 1]) / 2, square[1, 0]
-    apart = half**2 + side**2
-    root = lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-    return jnp.minimum(root((square[0, 0] + square[1, 1]) / 2 + root(apart)), 1)
-
-
-def _entries(kernel: Float[Array, "n n"]) -> tuple[Array, Array, Array]:
-    """(K_aa, K_bb, K_ab) of every element."""
-    first, second = all_elements(kernel.shape[0])
-    return kernel[first, first], kernel[second, second], kernel[first, second]
-
-
-def _frames(kernel: Float[Array, "n n"], floor: float) -> Frame:
-    """The bases of all elements."""
-    first, second = all_elements(kernel.shape[0])
-    frames = jax.vmap(lambda *entries: frame(*entries, floor=floor))(*_entries(kernel))
-    own = lambda x: jnp.asarray(first == second).reshape(-1, *[1] * (x.ndim - 1))
-    return jax.tree.map(lambda x, alone: jnp.where(own(x), alone, x), frames, jax.vmap(own_frame)(frames))
-
-
-def _matrix(elements: Float[Array, " x"]) -> Float[Array, "n n"]:
-    """Values on the elements a <= b as a symmetric matrix."""
-    n = int((np.sqrt(8 * elements.shape[0] + 1) - 1) / 2)
-    return elements[element_numbers(n)]

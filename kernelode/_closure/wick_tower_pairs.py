@@ -18,11 +18,10 @@ from .._expectation.products import (
     SingleProducts,
     input_products,
     pair_products,
-    single_products,
 )
 from .._start import AbstractStart, upstream_moments
 from .base import AbstractPairClosure, WidthMoments, check_supported
-from .chaos_basis import Degrees, basis_floor, degrees, frame
+from .chaos_basis import frame
 from .chaos_couplings import (
     Couplings,
     PairChaos,
@@ -34,22 +33,22 @@ from .chaos_couplings import (
 )
 from .elements import PAIR
 from .order import chosen_order
-from .single_tower import (
-    Above,
-    SingleMoments,
-    SingleTower,
-    begin_single,
-    single_moments,
-    single_push,
-    single_rate,
+from .single_tower import SingleMoments, SingleTower, single_moments, single_push, single_rate
+from .singles import (
+    along_flow,
+    begin_singles,
+    highest_order,
+    input_singles,
+    known_order,
+    map_singles,
+    single_degrees,
+    through_layers,
+    tower_degrees,
 )
 from .tower import Tower, begin_tower, tower_covariance, tower_push, tower_rate
 
 #: Pairs that are treated together: enough to vectorise, few enough for a processor's cache.
 _CHUNK = 32
-
-#: The order for elements of one input through layers: K1 of tanh at variance 4 is then right to 1e-4.
-SINGLE_ORDER = 120
 
 
 class PairTowers(eqx.Module):
@@ -99,7 +98,7 @@ class WickTowerPairs(AbstractPairClosure):
         n = kernel.shape[0]
         rows, columns = input_pairs(n)
         variances, covariances = jnp.diagonal(kernel), kernel[rows, columns]
-        d = self._degrees(network)
+        d = tower_degrees(self, network)
         begin = lambda qa, qb, c, v, k1: begin_tower(self.start, d, qa, qb, c, v, k1)
         elements = [np.stack([rows, columns], axis=1)[:, part] for part in PAIR]
         upstream = upstream_moments(self.start, n, elements, kernel.dtype)
@@ -108,19 +107,15 @@ class WickTowerPairs(AbstractPairClosure):
         return PairTowers(variances, covariances, towers, singles)
 
     def rate(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
-        d, step = self._degrees(network), degree_step(network.activation)
-        variances = layer.affine.weight_variance, layer.affine.bias_variance
+        d, step = tower_degrees(self, network), degree_step(network.activation)
 
         def one_pair(pair: PairChaos, here: Couplings, tower: Tower, entries):
             del pair
             return here.q[1], tower_rate(here, entries, tower, d, step)
 
-        inputs, (moved, towers) = self._map(network, state, *variances, one_pair)
-        one_input = lambda x, q, tower, d, above: single_rate(x, q, tower, *variances, d, above)
-        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
-        weight_variance, bias_variance = variances
-        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
-        return PairTowers(drift, moved, towers, singles)
+        inputs, drift, (moved, towers) = self._map(network, state, layer, one_pair)
+        own = inputs.single, state.variances, state.singles
+        return PairTowers(drift, moved, towers, map_singles(single_rate, self, network, *own, layer))
 
     def push(self, network: AbstractArchitecture, state: PairTowers, layer: Layer) -> PairTowers:
         return self.layer(network, state, layer)
@@ -135,7 +130,7 @@ class WickTowerPairs(AbstractPairClosure):
     def moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
         rows, columns = input_pairs(state.variances.shape[0])
         stream = isinstance(network, AbstractResidualNetwork)
-        d = self._degrees(network)
+        d = tower_degrees(self, network)
         one = lambda qa, qb, c, tower: tower_covariance(qa, qb, c, tower, d, stream)
         entries = (state.variances[rows], state.variances[columns], state.covariances)
         covariance = jax.vmap(one)(*entries, state.towers)
@@ -169,10 +164,6 @@ class WickTowerPairs(AbstractPairClosure):
         pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)
         return jnp.maximum(alone, jnp.max(pairs) + 64 * jnp.finfo(q.dtype).eps)
 
-    def _degrees(self, network) -> Degrees:
-        activation = network.activation
-        return degrees(known_order(self), degree_step(activation), basis_floor(activation))
-
     def _inputs(self, network, variances, *, finer: bool = False) -> InputChaos:
         # Neither one input alone nor a homogeneous activation expands the partner.
         alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
@@ -189,9 +180,9 @@ class WickTowerPairs(AbstractPairClosure):
             single=input_singles(activation, variances, highest_order(self)),
         )
 
-    def _map(self, network, state: PairTowers, weight_variance, bias_variance, function):
-        """What inputs contribute, computed once for each, and `function` of every pair."""
-        n, d, activation = state.variances.shape[0], self._degrees(network), network.activation
+    def _map(self, network, state: PairTowers, layer: Layer, function):
+        """What inputs contribute, computed once for each, Q of each, and `function` of every pair."""
+        n, d, activation = state.variances.shape[0], tower_degrees(self, network), network.activation
         inputs = self._all_inputs(network, state.variances)
 
         def one_pair(x):
@@ -201,13 +192,15 @@ class WickTowerPairs(AbstractPairClosure):
             pair = pair_chaos(activation, x.chaos, y.chaos, qa, qb, c, single=False)
             both = lambda name: jnp.stack([getattr(x.single, name), getattr(y.single, name)])
             products = pair_products(activation, x.products, y.products, both("fourth"), qa, qb, c)
-            layer = couplings(pair, products, both("curvature"), weight_variance, bias_variance, d)
-            return function(pair, layer, tower, (qa, qb, c))
+            here = couplings(pair, products, both("curvature"), layer.affine, d)
+            return function(pair, here, tower, (qa, qb, c))
 
+        drift = layer.affine.bias_variance + layer.affine.weight_variance * inputs.single.square[:, 0]
         if n == 1:
-            return inputs, (state.covariances, state.towers)
+            return inputs, drift, (state.covariances, state.towers)
         rows, columns = (jnp.asarray(x) for x in input_pairs(n))
-        return inputs, map_in_chunks(one_pair, (rows, columns, state.covariances, state.towers), _CHUNK)
+        pairs = rows, columns, state.covariances, state.towers
+        return inputs, drift, map_in_chunks(one_pair, pairs, _CHUNK)
 
     def layer(
         self,
@@ -217,7 +210,7 @@ class WickTowerPairs(AbstractPairClosure):
         advance=tower_push,
     ) -> PairTowers:
         """One layer; `advance` is what it does to a pair's tower."""
-        d, step = self._degrees(network), degree_step(network.activation)
+        d, step = tower_degrees(self, network), degree_step(network.activation)
         combine = lambda k, q: layer.skip**2 * k + layer.scale**2 * q
 
         def one_pair(pair: PairChaos, here: Couplings, tower, entries):
@@ -226,12 +219,9 @@ class WickTowerPairs(AbstractPairClosure):
             turned = layer.skip * there.b @ pair.frame.a
             return c, advance(here, tower, layer, turned, d, step)
 
-        weight_variance, bias_variance = layer.affine.weight_variance, layer.affine.bias_variance
-        variances = weight_variance, bias_variance
-        inputs, (covariances, towers) = self._map(network, state, *variances, one_pair)
-        one_input = lambda x, q, tower, d, above: single_push(x, q, tower, *variances, layer, d, above)
-        singles = map_singles(self, network, inputs.single, state.variances, state.singles, one_input)
-        drift = bias_variance + weight_variance * inputs.single.square[:, 0]
+        inputs, drift, (covariances, towers) = self._map(network, state, layer, one_pair)
+        own = inputs.single, state.variances, state.singles
+        singles = map_singles(single_push, self, network, *own, layer)
         return PairTowers(combine(state.variances, drift), covariances, towers, singles)
 
     def _collect(self, kernel, covariance, towers: Tower, own: SingleMoments) -> WidthMoments:
@@ -268,71 +258,6 @@ class WickTowerPairs(AbstractPairClosure):
 def at_index(tree, index):
     """One entry of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def known_order(closure) -> int:
-    """The order of a tower; one that has a tolerance has none before `prepare`."""
-    if closure.order is None:
-        raise ValueError("`WickTower(tolerance=...)` has no order before `prepare(network, kernel)`.")
-    return closure.order
-
-
-def single_order(closure) -> int:
-    """The order for elements of one input; it costs next to nothing, one number a degree."""
-    given = closure.single_order
-    return max(known_order(closure), SINGLE_ORDER) if given is None else given
-
-
-def single_degrees(closure, network) -> Degrees:
-    return degrees(single_order(closure), degree_step(network.activation))
-
-
-def highest_order(closure) -> int:
-    """The highest degree of elements of one input, with a state or without."""
-    return max(single_order(closure), closure.tail or 0)
-
-
-def along_flow(closure):
-    """With one order for all elements, and higher degrees of single inputs without a state. Memory of
-    degree p relaxes at the rate (p/2) Q/K, and steps would have to follow."""
-    if closure.single_order is not None:
-        return closure
-    order = known_order(closure)
-    tail = SINGLE_ORDER if order + 1 < SINGLE_ORDER else None
-    return dataclasses.replace(closure, single_order=order, tail=tail)
-
-
-def through_layers(closure):
-    """Without the degrees that have no state: their memory is that of a flow. (The closure of a flow's
-    solution may be given to `propagate`.)"""
-    return dataclasses.replace(closure, tail=None)
-
-
-def begin_singles(closure, network, kernel) -> SingleTower:
-    """The towers of all inputs by themselves at the start."""
-    start, d, variances = closure.start, single_degrees(closure, network), jnp.diagonal(kernel)
-    inputs = np.arange(kernel.shape[0])[:, None]
-    covariance, shift = upstream_moments(start, kernel.shape[0], [inputs, inputs], kernel.dtype)
-    spectrum = None
-    if closure.tail is not None:
-        spectrum = input_singles(network.activation, variances, highest_order(closure)).square
-    begin = lambda *x: begin_single(start, d, *x)
-    return jax.vmap(begin)(variances, covariance[:, 0, 0], shift[:, 0], spectrum)
-
-
-def map_singles(closure, network, products: SingleProducts, variances, towers: SingleTower, function):
-    """`function` of every input's expectations, variance and tower, of the degrees that have a state and
-    of those above, if there are any."""
-    d = single_degrees(closure, network)
-    if towers.tail is None:
-        return jax.vmap(lambda x, q, tower: function(x, q, tower, d, None))(products, variances, towers)
-    p = np.arange(d.neglected, highest_order(closure) + 1, degree_step(network.activation))
-    above = Above(p, network.flow_layer().affine)
-    return jax.vmap(lambda x, q, tower: function(x, q, tower, d, above))(products, variances, towers)
-
-
-def input_singles(activation, variances, order: int) -> SingleProducts:
-    return jax.vmap(lambda q: single_products(activation, q, top_degree(order)))(variances)
 
 
 def _pair_of(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,4 @@
 from .accuracy import (
-    block_error as block_error,
     expectation_error as expectation_error,
     gain_error as gain_error,
     has_known_accuracy as has_known_accuracy,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
@@ -47,29 +48,24 @@ def expectation_error(
     if isinstance(activation, AbstractStraightActivation):
         return floor
     value, error = integrate_ladder(order, as_constant(activation), jax.lax.stop_gradient(q))
-    size = jnp.abs(value)
-    # Where a moment vanishes, so does its error: a constant activation, an input of zero variance.
-    relative = jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0)
-    return jnp.maximum(floor, jnp.max(relative))
+    return jnp.maximum(floor, jnp.max(_ratio(error, jnp.abs(value))))
 
 
-def kernel_error(activation: AbstractActivation, kernel: Float[Array, "n n"]) -> Float[Array, ""]:
+def kernel_error(activation: AbstractActivation, kernel: AbstractKernel) -> Float[Array, ""]:
     """An estimate of the error of E[sigma_a sigma_b] relative to sqrt(E[sigma_a^2] E[sigma_b^2]), the
-    largest of all pairs."""
-    q = jnp.diagonal(kernel)
-    root, own = _roots(activation, q)
-    error = pair_moments(activation, q, q, kernel)[0, 0].error
-    error = jnp.where(jnp.eye(q.shape[0], dtype=bool), own[:, None], error)
-    return _relative(error, root, root)
-
-
-def block_error(activation: AbstractActivation, block: Block) -> Float[Array, ""]:
-    """The same of row inputs with column inputs."""
-    rows, of_rows = _roots(activation, block.row)
-    columns, of_columns = _roots(activation, block.column)
-    error = pair_moments(activation, block.row, block.column, block.cross)[0, 0].error
-    alone = [jnp.max(_ratio(e, r**2)) for e, r in ((of_rows, rows), (of_columns, columns))]
-    return jnp.max(jnp.stack([_relative(error, rows, columns), *alone]))
+    largest of all inputs and pairs of a kernel."""
+    q = kernel.variances
+    own = variance_derivatives(activation, q)
+    size = jnp.abs(own.value[0])
+    alone = jnp.max(_ratio(own.error[0], size))
+    if isinstance(kernel, Variances):
+        return alone
+    a, b, c = _tables(kernel)
+    rows, columns = (jnp.sqrt(x) for x in (size[: a.shape[0]], size[-b.shape[0] :]))
+    error = pair_moments(activation, a, b, c)[0, 0].error
+    if not isinstance(kernel, Block):  # an input with itself is no pair
+        error = jnp.where(np.eye(q.shape[0], dtype=bool), 0, error)
+    return jnp.maximum(alone, _relative(error, rows, columns))
 
 
 def pairs_error(
@@ -86,11 +82,7 @@ def pairs_error(
     if has_known_accuracy(activation) or isinstance(kernel, Variances):
         return jnp.zeros((), kernel.dtype)
     activation = as_constant(activation)
-    a, b, c = jax.lax.stop_gradient(
-        (kernel.row, kernel.column, kernel.cross)
-        if isinstance(kernel, Block)
-        else (kernel.variances, kernel.variances, kernel.matrix())
-    )
+    a, b, c = jax.lax.stop_gradient(_tables(kernel))
     suspect = may_be_poor(activation, a, b, c)
 
     def integrate():
@@ -124,10 +116,11 @@ def _scale(activation: AbstractActivation, q: Float[Array, " n"], order: int) ->
     return jnp.sqrt(jnp.abs(jax.lax.map(one, q)))
 
 
-def _roots(activation: AbstractActivation, q: Float[Array, " n"]):
-    """sqrt(E[sigma^2]), and the error of its square."""
-    own = variance_derivatives(activation, q)
-    return jnp.sqrt(jnp.abs(own.value[0])), own.error[0]
+def _tables(kernel: AbstractKernel):
+    """Variances of rows and columns, and the covariances between them."""
+    if isinstance(kernel, Block):
+        return kernel.row, kernel.column, kernel.cross
+    return kernel.variances, kernel.variances, kernel.matrix()
 
 
 def _relative(error, rows, columns) -> Float[Array, ""]:
@@ -135,4 +128,5 @@ def _relative(error, rows, columns) -> Float[Array, ""]:
 
 
 def _ratio(error, size):
+    # Where a moment vanishes, so does its error: a constant activation, an input of zero variance.
     return jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0)

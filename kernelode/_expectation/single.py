@@ -36,10 +36,10 @@ def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factor
         value = _homogeneous(factors, activation, q)
         return Estimate(value, 64 * jnp.finfo(q.dtype).eps * jnp.abs(value))
     if isinstance(activation, AbstractKinkedActivation):
-        value, finer = (_kinked(factors, activation, q, finer=finer) for finer in (False, True))
-        rough, size = (_kinked(factors, *constants, finer=True, size=size) for size in (False, True))
-        change = jnp.abs(jax.lax.stop_gradient(value) - rough)
-        return Estimate(finer, 4 * change + 64 * jnp.finfo(q.dtype).eps * size)
+        value = _kinked(factors, activation, q, finer=True)
+        change = jnp.abs(_kinked(factors, *constants) - jax.lax.stop_gradient(value))
+        size = _kinked(factors, *constants, size=True)
+        return Estimate(value, 4 * change + 64 * jnp.finfo(q.dtype).eps * size)
     value, error = _moment(factors, activation, q), _adapted(factors, *constants)[1]
     # The weights of the rule round together.
     return Estimate(value, error + 64 * jnp.finfo(q.dtype).eps * jnp.abs(jax.lax.stop_gradient(value)))
@@ -121,7 +121,7 @@ def _homogeneous(factors: Factors, activation: AbstractHomogeneousActivation, q)
 
 
 def _kinked(
-    factors: Factors, activation: AbstractKinkedActivation, q, *, finer: bool, size: bool = False
+    factors: Factors, activation: AbstractKinkedActivation, q, *, finer: bool = False, size: bool = False
 ):
     """On panels between the kinks, whose ends move with the variance: so do derivatives."""
     _refuse_jumps(factors)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_real_array, is_concrete
+from .._checks import as_real_array, is_concrete, refuse_where
 from .._custom_types import RealLike
 from .kinds import AbstractKernel, Block
 
@@ -73,10 +73,8 @@ def checked_entries(kernel: RealLike | Block, name: str = "kernel") -> Float[Arr
         "|K_ab|^2 <= K_aa K_bb."
     )
     if all(is_concrete(x) for x in parts):
-        if _beyond(*(np.asarray(x) for x in parts), xp=np):
-            raise ValueError(message)
-        return found
-    return eqx.error_if(found, _beyond(*jax.lax.stop_gradient(parts), xp=jnp), message)
+        return refuse_where(found, _beyond(*(np.asarray(x) for x in parts), xp=np), message)
+    return refuse_where(found, _beyond(*jax.lax.stop_gradient(parts), xp=jnp), message)
 
 
 def _beyond(row, column, cross, *, xp):

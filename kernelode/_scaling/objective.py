@@ -7,18 +7,13 @@ layers; its logarithm is a sum, which does not overflow:
     log chi_out = log g_out + sum_l log g_l,   g_l = d K^l / d K^{l-1} in that entry.
 """
 
-from typing import TypeVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
-from .._kernel import Block, Variances
-
-#: Kernels with entries that can be perturbed one by one.
-Kernel = TypeVar("Kernel", Variances, Block)
+from .._kernel import AbstractKernel, Kernel, Variances
 
 
 def gain(function, kernel: Kernel) -> tuple[Kernel, Array]:
@@ -33,13 +28,13 @@ def flow_drift(network: AbstractResidualNetwork):
     return lambda kernel: network.drift(kernel, layer)
 
 
-def log_read_out(network: AbstractResidualNetwork, kernel: Kernel) -> Array:
+def log_read_out(network: AbstractResidualNetwork, kernel: AbstractKernel) -> Array:
     """log |g_out|: log |chi_out| where there are no residual branches."""
     return jnp.log(jnp.abs(gain(network.read_out, kernel)[1]))
 
 
 def log_response(
-    network: AbstractResidualNetwork, kernel: Kernel, scale: Float[Array, ""]
+    network: AbstractResidualNetwork, kernel: AbstractKernel, scale: Float[Array, ""]
 ) -> tuple[Array, Array]:
     """log |chi_out| of every perturbed entry at residual scales `scale` x profile, and its sign; for
     skip connections of one."""

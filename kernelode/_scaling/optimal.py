@@ -13,7 +13,7 @@ from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._expectation import expectation_error, gain_error, has_known_accuracy, tolerance
-from .._kernel import Variances, as_block, checked_kernel
+from .._kernel import AbstractKernel, Variances, as_block, checked_kernel
 from .._sizes import check_optima
 from .._trees import as_constant, cast
 from .estimate import OptimalScale, ScaleEstimate, statuses
@@ -28,7 +28,6 @@ from .newton import (
     verdict,
 )
 from .objective import (
-    Kernel,
     gain,
     growth_time,
     log_read_out,
@@ -100,7 +99,7 @@ def _optimal_residual_scale(network, kernel, pairs: bool) -> OptimalScale:
     return OptimalScale(diagonal, _all_pairs(network, kernel) if pairs else None, error)
 
 
-def _path_error(network, kernel: Kernel, optimum: ScaleEstimate) -> Float[Array, ""]:
+def _path_error(network, kernel: AbstractKernel, optimum: ScaleEstimate) -> Float[Array, ""]:
     """The largest relative error of an expectation on the way of a kernel of one entry through a network
     with its rho*."""
     network, kernel, optimum = as_constant((network, kernel, optimum))
@@ -172,7 +171,7 @@ def _slope_at(u, args):
     return slope(lambda u: _at(u, *args)[0])(u)
 
 
-def _finish(network, kernel: Kernel, search: Search, at_end: Float[Array, ""]) -> ScaleEstimate:
+def _finish(network, kernel: AbstractKernel, search: Search, at_end: Float[Array, ""]) -> ScaleEstimate:
     """An estimate, with its implicit derivatives, from where a search ended. The interior maximum is
     compared with log chi_out at scale zero and with `at_end`, its supremum at large scales."""
     u = implicit(_slope_at, search.position, search.converged, (network, kernel))
