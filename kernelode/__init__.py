@@ -1,6 +1,12 @@
 """Kernels, responses and residual scaling of wide, deep networks at initialisation, in JAX."""
 
-from . import _deprecated as _deprecated, baselines as baselines, ensemble as ensemble, plot as plot
+from . import (
+    _deprecated as _deprecated,
+    baselines as baselines,
+    ensemble as ensemble,
+    learning as learning,
+    plot as plot,
+)
 from ._activation import (
     GELU as GELU,
     AbstractActivation as AbstractActivation,

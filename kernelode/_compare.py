@@ -10,6 +10,7 @@ import scipy
 from ._checks import described, instance
 from ._closure.base import AbstractMomentClosure, AbstractPairable
 from ._describe import describe
+from ._kernel import element_inputs
 from ._probe import probe, same_probe
 from ._solution import Solution
 from ._start import FixedGram, GaussianRows
@@ -253,11 +254,11 @@ def _pair_blocks(covariance: np.ndarray) -> np.ndarray:
 
 def _components(inputs: int, covariance: bool, pairs: bool):
     """Indices of every component once, and the inputs that they are of."""
-    first, second = np.triu_indices(inputs)
+    first, second = element_inputs(inputs)
     if not covariance:
         found = labels = list(zip(first, second))
     elif not pairs:
-        left, right = np.triu_indices(len(first))
+        left, right = element_inputs(len(first))
         found = labels = list(zip(first[left], second[left], first[right], second[right]))
     else:
         # (aa, aa) of a pair is that of a alone, which has a block of its own.

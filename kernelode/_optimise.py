@@ -24,7 +24,7 @@ from ._checks import (
     scalar,
 )
 from ._custom_types import RealLike
-from ._kernel import checked_kernel
+from ._kernel import checked_kernel, input_pairs
 from ._response import response
 from ._results import RESULTS, choose_result
 from ._search import by_optax, by_optimistix, look_ahead
@@ -77,7 +77,7 @@ class OffDiagonalResponse(AbstractResponseObjective):
             raise ValueError("`kernel` needs at least two inputs to have off-diagonal elements.")
 
     def __call__(self, network: AbstractArchitecture) -> Float[Array, ""]:
-        pairs = jnp.triu_indices(self.kernel.shape[0], 1)
+        pairs = input_pairs(self.kernel.shape[0])
         return jnp.mean(jnp.log(jnp.abs(response(network, self.kernel).off_diagonal[pairs])))
 
 

@@ -35,7 +35,7 @@ from ._closure import MeanOnly
 from ._custom_types import RealLike
 from ._expectation import gain_error, has_known_accuracy, tolerance
 from ._failure import flow_outcome
-from ._kernel import Block, as_block, as_matrix, as_triangle, checked_entries
+from ._kernel import Block, as_block, as_matrix, as_triangle, checked_entries, input_pairs
 from ._results import RESULTS
 from ._show import Shown
 from ._sizes import check_responses
@@ -61,7 +61,7 @@ class Response(Shown):
 
     def summary(self) -> "ResponseSummary":
         """Mean and standard deviation over the inputs, and over the pairs a < b."""
-        rows, columns = np.triu_indices(self.diagonal.shape[-1], 1)
+        rows, columns = input_pairs(self.diagonal.shape[-1])
         pairs = self.off_diagonal[..., rows, columns]
         return ResponseSummary(_spread(self.diagonal), _spread(pairs))
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         inaccurate = ""
         unbounded = ""
         expansion_not_small = ""
+        singular_kernel = ""
 
 else:
 
@@ -61,6 +62,10 @@ else:
         expansion_not_small = (
             "At this width the corrections of order 1/n are not small beside the mean kernel: what is "
             "neglected is of the order of their square. Increase the width, or reduce the depth."
+        )
+        singular_kernel = (
+            "The kernel of the training inputs, with the ridge, has no Cholesky factor: inputs repeat or "
+            "the kernel is singular to rounding. Raise `ridge`."
         )
 
 

@@ -21,7 +21,7 @@ from .test_package import ENVIRONMENT, PACKAGE, run_python
 
 CLIENT = pathlib.Path(__file__).parent / "client"
 NAMES = pathlib.Path(__file__).parent / "data" / "public_names.txt"
-MODULES = ("kernelode", "kernelode.baselines", "kernelode.ensemble", "kernelode.plot")
+MODULES = ("kernelode", *(f"kernelode.{n}" for n in ("baselines", "ensemble", "learning", "plot")))
 
 
 def written_names() -> dict[str, list[str]]:
@@ -148,7 +148,7 @@ def test_client_uses_every_public_name():
     text = "\n".join(path.read_text("utf-8") for path in CLIENT.rglob("*.py"))
     used = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
     for module in MODULES:
-        missing = set(written_names()[module]) - used - {"baselines", "ensemble", "plot"}
+        missing = set(written_names()[module]) - used - {"baselines", "ensemble", "learning", "plot"}
         assert not missing, f"{module}: the client does not use {sorted(missing)}"
 
 
@@ -188,6 +188,8 @@ def test_client_runs(client, tmp_path):
     fixed, gaussian, still = client.other_starts(network, kernel)
     assert jnp.max(jnp.abs(fixed[0])) < 1e-14 and jnp.array_equal(gaussian, still)
     assert len(client.draw(network, kernel, drawn)) == 10
+    mean, evidence = client.condition(kernel, jnp.ones(len(kernel) - 1))
+    assert mean.shape == (1,) and jnp.isfinite(evidence)
     read, theirs = client.translate(x)
     last = ko.propagate(read, read.read_in(x)).mean_kernel[-1]
     ours = read.read_out(ko.Variances(jnp.diagonal(last)))

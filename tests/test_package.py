@@ -21,6 +21,7 @@ LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
     ("_deprecated", "_references", "_show", "_trees", "_version"),
     ("_devices", "_files", "_fingerprint"),
+    ("_archive",),
     ("_activation", "_kernel", "_start"),
     ("_expectation",),
     ("_architecture",),
@@ -34,9 +35,12 @@ LAYERS = (
     ("_scaling", "_optimise"),
     ("_width_response", "_diagnostics", "_sweep"),
 )
-OUTERMOST = ("baselines", "ensemble", "plot", "_cli")
+OUTERMOST = ("baselines", "ensemble", "learning", "plot", "_cli")
+#: Functions of arrays: they know kernels, and no network.
+LEARNING_MAY_IMPORT = ("_checks", "_custom_types", "_kernel", "_results", "_show", "_trees")
 #: Independent checks: of the theory they know what a network is, and nothing else.
 CHECKS_MAY_IMPORT = (
+    "_archive",
     *("_checks", "_custom_types", "_devices", "_files", "_interrupt", "_memory", "_probe", "_progress"),
     *("_kernel", "_start", "_activation", "_architecture", "_describe", "_trees"),
 )
@@ -166,6 +170,8 @@ def test_imports_point_one_way(path):
     assert not imported & {"", "_cli"}, f"{path.name} imports the package itself"
     if mine in ("baselines", "ensemble"):
         assert imported <= set(CHECKS_MAY_IMPORT)
+    elif mine == "learning":
+        assert imported <= set(LEARNING_MAY_IMPORT)
     elif mine == "_compare":
         assert imported <= {*ranks, "ensemble"}  # where theory and check meet
     elif mine == "plot":

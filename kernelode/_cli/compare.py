@@ -9,13 +9,13 @@ import rich.console
 import typer
 
 import kernelode as ko
+from kernelode._progress import Progress
 from kernelode.ensemble import Ensemble, Extrapolation, extrapolate
 
 from . import options
 from .ensemble_file import read_ensemble
 from .errors import refusing
 from .figure import check_figure, save_axes
-from .progress import Progress
 from .report import make_table
 from .result import as_text
 from .theory import PANEL, ClosureName, Order, moments_of

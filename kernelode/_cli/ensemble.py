@@ -12,6 +12,7 @@ import rich.console
 import typer
 
 import kernelode as ko
+from kernelode._progress import Progress
 from kernelode.ensemble import BlockLaw, Ensemble, RealWeights, RelativeError, sample
 
 from . import options
@@ -22,7 +23,6 @@ from .ensemble_report import Run, print_run, run_document
 from .errors import BadInput, refusing
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
-from .progress import Progress
 
 _SIMULATION, _BUDGET = "Simulation", "How many networks"
 _SAMPLES, _NETWORKS = 2, 10_000

@@ -1,13 +1,8 @@
 """Regression with the network's Gaussian process: log evidence and held-out error at a residual scale.
 
-An infinitely wide network with a Gaussian read-out is a Gaussian process with the kernel K_out. Its
-amplitude, C_W of the read-out, drops out of rho*; here it is fitted to the training targets Y (one an
-output, m of them) in closed form. With A = K_out + noise mean(diag K_out) 1 of n training samples,
-
-    amplitude = tr(Y' A^-1 Y) / (n m),
-    log evidence = -n m / 2 (1 + log(2 pi amplitude)) - m / 2 log det A.
-
-The noise is in proportion, so that nothing depends on the unit of the kernel.
+The amplitude of the kernel, C_W of the read-out, drops out of rho*; here the training targets fit it.
+The noise is in proportion to the mean variance of the training samples, so that nothing depends on the
+unit of the kernel.
 """
 
 import dataclasses
@@ -16,7 +11,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -88,25 +82,28 @@ def regression_targets(labels: np.ndarray, train: np.ndarray) -> tuple[np.ndarra
     return ((labels - np.mean(labels[train])) / (spread if spread > 0 else 1.0))[:, None], False
 
 
-@eqx.filter_jit
 def posterior_scores(network: ko.ResNet, problem: Problem, scale: Float[Array, ""]) -> Scores:
     """Scores at the residual scale `scale`, which is traced: one compilation serves a sweep."""
+    output = _output_kernel(network, problem.block, scale)
+    if not all(bool(jnp.all(jnp.isfinite(part))) for part in jax.tree.leaves(output)):
+        nothing = jnp.full((), jnp.nan)
+        return Scores(nothing, nothing, nothing)
+    found = ko.learning.posterior(
+        output,
+        problem.train_targets,
+        ridge=problem.noise * jnp.mean(output.column),
+        amplitude=None,
+        throw=False,
+    )
+    log_evidence = found.log_evidence / len(problem.train_targets)
+    return Scores(log_evidence, *_held_out_errors(problem, found.mean))
+
+
+@eqx.filter_jit
+def _output_kernel(network: ko.ResNet, block: ko.Block, scale: Float[Array, ""]) -> ko.Block:
     network = eqx.tree_at(lambda n: n.residual_scale, network, scale)
     step = lambda kernel, layer: (network.layer(kernel, layer), None)
-    last, _ = jax.lax.scan(step, problem.block, network.layers())
-    output = network.read_out(last)
-    train, outputs = problem.train_targets.shape
-    size = jnp.mean(output.column)
-    # The entry of a sample with itself is its variance, not the covariance of two inputs alike.
-    own = jnp.eye(train, dtype=bool)
-    observed = jnp.where(own, output.column[None, :] + problem.noise * size, output.cross[:train])
-    factor = jax.scipy.linalg.cho_factor(observed, lower=True)
-    weights = jax.scipy.linalg.cho_solve(factor, problem.train_targets)
-    amplitude = jnp.sum(problem.train_targets * weights) / (train * outputs)
-    log_determinant = 2 * jnp.sum(jnp.log(jnp.diagonal(factor[0])))
-    fit = train * (1 + jnp.log(2 * jnp.pi * amplitude))
-    log_evidence = -outputs / 2 * (fit + log_determinant) / train
-    return Scores(log_evidence, *_held_out_errors(problem, output.cross[train:] @ weights))
+    return network.read_out(jax.lax.scan(step, block, network.layers())[0])
 
 
 def _held_out_errors(problem: Problem, predicted: Float[Array, "test outputs"]) -> tuple[Array, Array]:

@@ -9,6 +9,8 @@ import rich.console
 import typer
 
 import kernelode as ko
+from kernelode._archive import write_arrays
+from kernelode._progress import Progress
 
 from . import options
 from .data import load
@@ -17,7 +19,6 @@ from .errors import writing
 from .figure import check_figure, save_axes
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
-from .progress import Progress
 from .report import make_table
 from .theory import PANEL, ClosureName, Order, moments_of
 
@@ -107,7 +108,7 @@ def moments(
     }
     if archive is not None:
         with writing("--output", archive):
-            np.savez(archive, **numbers)
+            write_arrays(archive, numbers)
     if figure is not None:
         elements = [(0, 0), (0, 1)] if len(inputs.samples) > 1 else [(0, 0)]
         from kernelode.plot import plot_kernel_at_width

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 import kernelode as ko
+from kernelode._kernel import input_pairs
 
 
 class Quantity(enum.StrEnum):
@@ -33,19 +34,15 @@ class Means(eqx.Module):
         return _FUNCTIONS[self.quantity](network, self.kernel)
 
 
-def _pairs(kernel) -> tuple:
-    return jnp.triu_indices(kernel.shape[0], 1)
-
-
 def _response(network: ko.ResNet, kernel) -> dict[str, Any]:
     chi = ko.response(network, kernel)
-    return _means(chi.diagonal, chi.off_diagonal[_pairs(kernel)])
+    return _means(chi.diagonal, chi.off_diagonal[input_pairs(len(kernel))])
 
 
 def _kernel(network: ko.ResNet, kernel) -> dict[str, Any]:
     # A kernel that overflows is no number, and is reported as such.
     last = ko.propagate(network, kernel, layers=[network.depth], throw=False).mean_kernel[-1]
-    return _means(jnp.diagonal(last), last[_pairs(kernel)])
+    return _means(jnp.diagonal(last), last[input_pairs(len(kernel))])
 
 
 def _rho(network: ko.ResNet, kernel) -> dict[str, Any]:

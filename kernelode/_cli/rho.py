@@ -6,6 +6,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from kernelode._progress import Progress
+
 from . import options
 from .data import load
 from .document import as_json
@@ -13,7 +15,6 @@ from .evidence import Split, build_problem
 from .figure import check_figure, save_figure
 from .inputs import Inputs, draw_inputs, take
 from .options import ActivationName, Recipe
-from .progress import Progress
 from .report import print_report
 from .result import Result
 from .study import SECONDS, run_study

@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import kernelode as ko
+from kernelode._kernel import input_pairs
 from kernelode._memory import check_memory
+from kernelode._progress import Progress
+from kernelode._scaling.critical import critical_variance
+from kernelode._scaling.peak import log_peak
 
 from .evidence import Problem, Scores, posterior_scores
-from .progress import Progress
 
 #: The sweep, in rho sqrt(L): optima of bounded activations lie well inside.
 _SWEEP = (0.2, 8.0)
@@ -92,7 +95,7 @@ def run_study(
     )
     with progress.stage("Searching rho* of every pair (the first call compiles)"):
         optimum = jax.block_until_ready(ko.optimal_residual_scale(network, kernel))
-        critical = _critical_variance(network)
+        critical = critical_variance(network)
     named = _named_scales(optimum)
     names, extra = zip(*named)
     fine = _sweep_scales(network.depth, extra, _FINER * (points - 1) + 1)
@@ -131,7 +134,7 @@ def once_a_pair(values: np.ndarray) -> np.ndarray:
     """A matrix over inputs (last two axes) as a list over pairs a < b; anything else as it is."""
     if values.ndim == 1:
         return values
-    rows, columns = np.triu_indices(values.shape[-1], 1)
+    rows, columns = input_pairs(values.shape[-1])
     return values[..., rows, columns]
 
 
@@ -149,15 +152,6 @@ def _over(scales: Iterable[float], function: Callable, advance: Callable[[], Non
         results.append(jax.tree.map(np.asarray, function(jnp.asarray(scale))))
         advance()
     return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
-
-
-def _critical_variance(network: ko.ResNet) -> float:
-    """K* does not depend on where the flow starts: start it next to nothing."""
-    start = np.full((1, 1), 1e-6)
-    found = ko.optimal_flow_time(network, start, pairs=False).diagonal
-    if np.all(found.status == ko.STATUS.increasing):
-        return np.inf
-    return float(found.kernel[0]) if np.all(found.interior) else 0.0
 
 
 def _named_scales(optimum: ko.OptimalScale) -> list[tuple[str, float]]:
@@ -180,18 +174,6 @@ def _sweep_scales(depth: int, optima: Iterable[float], points: int) -> np.ndarra
 def _evidence(scales: np.ndarray, scores: Scores) -> Evidence:
     return Evidence(
         scores,
-        best_evidence=_peak(scales, np.asarray(scores.log_evidence)),
-        best_error=_peak(scales, -np.asarray(scores.squared_error)),
+        best_evidence=log_peak(scales, np.asarray(scores.log_evidence)),
+        best_error=log_peak(scales, -np.asarray(scores.squared_error)),
     )
-
-
-def _peak(scales: np.ndarray, height: np.ndarray) -> float | None:
-    """Where `height` is largest, by the parabola through the highest three points in log rho."""
-    height = np.where(np.isfinite(height), height, -np.inf)
-    top = int(np.argmax(height))
-    if top in (0, len(scales) - 1) or not np.all(np.isfinite(height[top - 1 : top + 2])):
-        return None
-    below, at, above = height[top - 1 : top + 2]
-    curvature = below - 2 * at + above
-    shift = (below - above) / (2 * curvature) if curvature < 0 else 0.0
-    return float(scales[top] * (scales[1] / scales[0]) ** shift)

@@ -11,6 +11,7 @@ import rich.console
 import typer
 
 import kernelode as ko
+from kernelode._progress import Progress
 
 from . import options
 from .data import load
@@ -18,7 +19,6 @@ from .errors import BadInput, refusing, writing
 from .figure import check_figure, save_axes
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
-from .progress import Progress
 from .quantities import Means, Quantity
 from .ranges import BiasVariances, ResidualScales, WeightVariances, parse_values
 from .study import SECONDS

@@ -1,4 +1,4 @@
-"""Elements of a kernel, their order, and the products of kernels that Wick's theorem makes of them.
+"""Elements of a kernel, and the products of kernels that Wick's theorem makes of them.
 
 Moments of a kernel carry one index X = (a, b), a <= b, for each of its elements. For a pair of inputs
 they are (aa, ab, bb), each an independent coordinate: the off-diagonal element is counted once.
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
+
+from .._kernel import element_inputs
 
 
 class Elements(NamedTuple):
@@ -23,22 +25,7 @@ PAIR = Elements(np.array([0, 0, 1]), np.array([0, 1, 1]))
 
 def all_elements(n: int) -> Elements:
     """The elements a <= b of an n x n kernel, row after row."""
-    return Elements(*np.triu_indices(n))
-
-
-def element_numbers(n: int) -> np.ndarray:
-    """(n, n): which element (a, b), in either order, is."""
-    numbers = np.zeros((n, n), int)
-    first, second = all_elements(n)
-    numbers[first, second] = numbers[second, first] = np.arange(len(first))
-    return numbers
-
-
-def own_pairs(n: int) -> np.ndarray:
-    """(elements, 3): the elements (aa, ab, bb) that each element ab is closed with."""
-    first, second = all_elements(n)
-    numbers = element_numbers(n)
-    return np.stack([numbers[first, first], np.arange(len(first)), numbers[second, second]], axis=1)
+    return Elements(*element_inputs(n))
 
 
 def wick_noise(

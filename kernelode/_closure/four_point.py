@@ -13,9 +13,10 @@ from .._architecture import AbstractArchitecture, Affine
 from .._expectation.chaos import input_chaos
 from .._expectation.products import SingleProducts, input_products, pair_products
 from .._expectation.quadruples import quadruple_moments, quadruples
+from .._kernel import element_numbers, own_elements
 from .chaos_basis import Frame, frame, own_frame, project, units
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
-from .elements import all_elements, element_numbers, own_pairs
+from .elements import all_elements
 from .single_tower import SingleTower
 from .singles import highest_order, input_singles, known_order, tower_degrees
 from .tower import Sources, source_of_memory
@@ -54,7 +55,7 @@ def four_point_layer(
     kernel, activation = state.kernel, network.activation
     n, top = kernel.shape[0], top_degree(known_order(closure))
     first, second = all_elements(n)
-    own = own_pairs(n)
+    own = own_elements(n)
     homogeneous = isinstance(activation, AbstractHomogeneousActivation)
     terms = 1 if homogeneous else closure.terms
     variances = jnp.diagonal(kernel)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._kernel import Block, as_matrix
+from .._kernel import Block, as_matrix, element_numbers, own_elements
 from .base import WidthMoments
 from .drift_derivatives import DriftDerivatives, drift_derivatives
-from .elements import PAIR, Elements, all_elements, element_numbers, own_pairs, wick_noise
+from .elements import PAIR, Elements, all_elements, wick_noise
 
 KernelMap = Callable[[Block], Block]
 
@@ -70,13 +70,13 @@ class AllElements(AbstractLayout):
     def linearise(self, function: KernelMap, kernel: Block) -> Linearised:
         found = _with_own(drift_derivatives(function, kernel))
         first, second = self.elements()
-        own, rows = own_pairs(self.inputs), np.arange(len(first))[:, None]
+        own, rows = own_elements(self.inputs), np.arange(len(first))[:, None]
         count = len(first)
         chi = jnp.zeros((count, count), kernel.cross.dtype).at[rows, own].add(found.chi[first, second, 1])
         return Linearised(_value(found), chi, found.curvature[first, second, 1])
 
     def curve(self, at: Linearised, covariance: Float[Array, "x x"]) -> Float[Array, " x"]:
-        own = own_pairs(self.inputs)
+        own = own_elements(self.inputs)
         return jnp.einsum("xyz,xyz->x", at.curvature, covariance[own[:, :, None], own[:, None, :]])
 
     def moments(self, kernel: Block, covariance: Array, correction: Array) -> WidthMoments:

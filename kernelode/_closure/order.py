@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import is_concrete
+from .._kernel import input_pairs
 from .._trees import cast
 from .chaos_basis import Degrees, square_norms
 from .chaos_couplings import SOURCES, Couplings
@@ -56,7 +57,7 @@ def _extreme_pairs(kernel: np.ndarray) -> np.ndarray:
     n = kernel.shape[0]
     if n == 1:
         return np.broadcast_to(kernel, (1, 2, 2))
-    rows, columns = np.triu_indices(n, k=1)
+    rows, columns = input_pairs(n)
     q = np.diagonal(kernel)
     product = q[rows] * q[columns]
     corr = kernel[rows, columns] / np.sqrt(np.where(product > 0, product, 1))

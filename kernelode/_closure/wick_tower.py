@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import integer
+from .._kernel import element_numbers, own_elements
 from .._start import AbstractStart, GaussianRows, upstream_moments
 from .base import AbstractPairable, AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import (
@@ -25,7 +26,7 @@ from .chaos_basis import (
     turning,
 )
 from .chaos_couplings import degree_step, top_degree
-from .elements import all_elements, element_numbers, own_pairs, wishart
+from .elements import all_elements, wishart
 from .four_point import FourPointTower, entries_of, four_point_layer, frames_of, matrix_of
 from .layouts import four_point_moments
 from .order import chosen_order
@@ -124,7 +125,7 @@ class WickTower(AbstractPairable):
         memory = jnp.zeros((len(first), len(first), len(d.p), d.order + 1), kernel.dtype)
         if self.start.memory:
             turns = jax.vmap(second_power)(frames_of(kernel, d.floor).b)
-            rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_pairs(n)].swapaxes(0, 1), turns)
+            rotated = -jnp.einsum("exy,emy->exm", gamma[:, own_elements(n)].swapaxes(0, 1), turns)
             memory = memory.at[:, :, d.second, :3].set(rotated / second_norms(kernel.dtype)[None, None])
         covariance, correction = upstream_moments(self.start, n, elements, kernel.dtype)
         covariance = self.start.memory * gamma + covariance

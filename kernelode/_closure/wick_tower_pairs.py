@@ -19,6 +19,7 @@ from .._expectation.products import (
     input_products,
     pair_products,
 )
+from .._kernel import input_pairs
 from .._start import AbstractStart, upstream_moments
 from .base import AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import frame
@@ -66,11 +67,6 @@ class _Inputs(NamedTuple):
     chaos: InputChaos
     products: InputProducts
     single: SingleProducts
-
-
-def input_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs a < b."""
-    return np.triu_indices(n, k=1)
 
 
 class WickTowerPairs(AbstractPairClosure):

@@ -1,4 +1,10 @@
 from .checked import checked_entries as checked_entries, checked_kernel as checked_kernel
+from .elements import (
+    element_inputs as element_inputs,
+    element_numbers as element_numbers,
+    input_pairs as input_pairs,
+    own_elements as own_elements,
+)
 from .input import input_kernel as input_kernel
 from .kinds import (
     AbstractKernel as AbstractKernel,

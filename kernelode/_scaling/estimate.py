@@ -3,11 +3,11 @@
 from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_real_array, checked_sign
 from .._custom_types import RealLike
+from .._kernel import input_pairs
 from .._show import Shown
 from .status import STATUS
 
@@ -129,7 +129,7 @@ def statuses(interior, decreasing, increasing, inaccurate: Array | bool = False)
 
 def summarise(value: Array, interior: Array) -> Summary:
     if value.ndim == 2:
-        rows, columns = np.triu_indices(value.shape[0], 1)
+        rows, columns = input_pairs(value.shape[0])
         value, interior = value[rows, columns], interior[rows, columns]
     count = value.size
     share = jnp.mean(interior.astype(value.dtype)) if count else jnp.zeros((), value.dtype)

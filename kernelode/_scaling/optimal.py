@@ -13,7 +13,7 @@ from .._checks import flag, is_concrete
 from .._chunks import map_in_chunks
 from .._custom_types import RealLike
 from .._expectation import expectation_error, gain_error, has_known_accuracy, tolerance
-from .._kernel import AbstractKernel, Variances, as_block, checked_kernel
+from .._kernel import AbstractKernel, Variances, as_block, checked_kernel, element_inputs
 from .._sizes import check_optima
 from .._trees import as_constant, cast
 from .estimate import OptimalScale, ScaleEstimate, statuses
@@ -36,7 +36,7 @@ from .objective import (
     slope,
     value_and_slope,
 )
-from .pairs import from_upper_triangle, pair_block, pair_entries, upper_triangle
+from .pairs import from_elements, pair_block, pair_entries
 from .status import STATUS
 
 #: Outside these depths, in the same unit, an optimum does not count as one.
@@ -188,7 +188,7 @@ def _finish(network, kernel: AbstractKernel, search: Search, at_end: Float[Array
 
 
 def _all_pairs(network, kernel) -> ScaleEstimate:
-    rows, columns = upper_triangle(kernel.shape[0])
+    rows, columns = element_inputs(kernel.shape[0])
     positions, *scan = _coarse_scan(*as_constant((network, kernel)))
     interval = best_interval(positions, *(x[..., rows, columns] for x in scan))
     known = has_known_accuracy(network.activation)
@@ -199,7 +199,7 @@ def _all_pairs(network, kernel) -> ScaleEstimate:
         return found if known else _accurate(found, _path_error(network, pair_block(entries), found))
 
     found = map_in_chunks(one_pair, (pair_entries(kernel), interval), size=64)
-    return from_upper_triangle(found, kernel.shape[0])
+    return from_elements(found, kernel.shape[0])
 
 
 def _coarse_scan(network, kernel):

@@ -38,7 +38,7 @@ from .flow import diagonal_flow_optimum
 from .newton import best_interval, maximise, verdict
 from .objective import flow_drift, gain, log_read_out, scan_times
 from .optimal import check_residual
-from .pairs import from_upper_triangle, pair_block, pair_entries
+from .pairs import from_elements, pair_block, pair_entries
 
 
 def optimal_flow_time(
@@ -84,7 +84,7 @@ def _optimal_flow_time(network, kernel, pairs: bool, adjoint) -> OptimalTime:
     times = jax.lax.stop_gradient(scan_times(network, jnp.diagonal(kernel)))
     one_pair = lambda entries: _pair_element(network, entries, times, adjoint)
     found = map_in_chunks(one_pair, pair_entries(kernel), size=64)
-    return OptimalTime(diagonal=diagonal, pairs=from_upper_triangle(found, kernel.shape[0]))
+    return OptimalTime(diagonal=diagonal, pairs=from_elements(found, kernel.shape[0]))
 
 
 def _diagonal_element(network, q) -> TimeEstimate:

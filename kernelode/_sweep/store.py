@@ -6,24 +6,18 @@ import pathlib
 import time
 import uuid
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from .._archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
 from .._files import is_unfinished, write_whole
 from .._fingerprint import same_code
 
 _SECONDS = 5.0
-#: What reading a file that is none, or a damaged one, may raise. (A header may claim any size.)
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, MemoryError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 _CONFIGURATION, _POINTS, _RESULT = "sweep.json", "points-{}.npz", "sweep.nc"
 
 
@@ -109,14 +103,14 @@ class Folder:
         """Enter what there is. **Raises** `ValueError` for a file of another sweep, or a damaged one."""
         for file in sorted(self.path.glob(_POINTS.format("*"))):
             try:
-                with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-                    points = arrays["points"]
-                    values = [arrays[f"result_{i}"] for i in range(len(table.columns))]
+                arrays = read_arrays(file)
+                points = arrays["points"]
+                values = [arrays[f"result_{i}"] for i in range(len(table.columns))]
                 table.check(points, values)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise ValueError(
-                    f"`folder`: {file} is not a part of this sweep, or it is damaged: {error}. Without "
-                    "the file, its points are computed again."
+                    f"`folder`: {file} is not a part of this sweep, or it is damaged: "
+                    f"{why_unreadable(error)}. Without the file, its points are computed again."
                 ) from error
             table.fill(points, values)
 
@@ -133,18 +127,19 @@ class Folder:
             return
         points = np.concatenate(self._pending)
         results = {f"result_{i}": column[points] for i, column in enumerate(table.columns)}
-        name = _POINTS.format(uuid.uuid4().hex[:12])
-        if self._written(name, lambda f: np.savez(f, points=points, **results)):  # pyright: ignore
+        arrays = {"points": points, **results}
+        if self._written(_POINTS.format(uuid.uuid4().hex[:12]), lambda path: write_arrays(path, arrays)):
             self._pending = []
 
     def finish(self, dataset: Any) -> None:
         """Write the Dataset of all points."""
-        self._written(_RESULT, lambda f: f.write(dataset.to_netcdf(engine="h5netcdf")))
+        whole = dataset.to_netcdf(engine="h5netcdf")
+        self._written(_RESULT, lambda path: write_whole(path, lambda file: file.write(whole)))
 
-    def _written(self, name: str, write: Callable[[BinaryIO], object]) -> bool:
+    def _written(self, name: str, write: Callable[[pathlib.Path], None]) -> bool:
         """Whether the file is there now. A full disk must not cost what is in memory: a warning."""
         try:
-            write_whole(self.path / name, write)
+            write(self.path / name)
         except OSError as error:
             message = (
                 f"{self.path / name} could not be written ({error.strerror}): the sweep goes on without."

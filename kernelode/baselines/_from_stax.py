@@ -11,7 +11,7 @@ from .._architecture import MLP, ResNet
 from .._checks import is_concrete, scalar
 from .._custom_types import RealLike
 from ._stax_tree import Dense, Stax
-from ._stax_units import Block, Step, flat, returned, units_of
+from ._stax_units import Branch, Step, flat, returned, units_of
 
 #: Two standard deviations are equal if they differ by no more than this many roundings.
 _ROUNDINGS = 64
@@ -63,7 +63,7 @@ def from_stax(build: Callable[[Any], object], *, residual_scale: RealLike | None
         raise TypeError("`residual_scale` must be a number here: change it with `equinox.tree_at`.")
     units = units_of(flat(returned(build(Stax()))), "the network")
     read_in, body, read_out = _ends(units)
-    blocks = [unit for unit in body if isinstance(unit, Block)]
+    blocks = [unit for unit in body if isinstance(unit, Branch)]
     hidden = [unit for unit in body if isinstance(unit, Step)]
     if not body:
         raise ValueError(
@@ -90,7 +90,7 @@ def from_stax(build: Callable[[Any], object], *, residual_scale: RealLike | None
     return _feed_forward(activation, [step.dense for step in hidden], read_in.width, ends)
 
 
-def _ends(units: list[Dense | Step | Block]) -> tuple[Dense, list[Step | Block], Step]:
+def _ends(units: list[Dense | Step | Branch]) -> tuple[Dense, list[Step | Branch], Step]:
     """Read-in, what is between, and read-out."""
     if not units or not isinstance(units[0], Dense):
         raise ValueError("The first layer must be a `Dense`, the read-in.")
@@ -129,7 +129,7 @@ def _feed_forward(activation: AbstractActivation, hidden: list[Dense], width: in
 
 
 def _residual(
-    activation: AbstractActivation, blocks: list[Block], width: int, scale: Any, ends: Any
+    activation: AbstractActivation, blocks: list[Branch], width: int, scale: Any, ends: Any
 ) -> ResNet:
     _check_shapes(blocks, width)
     last = [block.steps[-1].dense for block in blocks]
@@ -152,7 +152,7 @@ def _residual(
     )
 
 
-def _determined(blocks: list[Block], last: list[Dense]):
+def _determined(blocks: list[Branch], last: list[Dense]):
     """rho and (sqrt(C_W), sqrt(C_b)) of blocks of several layers, and the layers that have the latter."""
     sources = [_inner(block) for block in blocks]
     scales = [_ratio(dense, source) for dense, source in zip(last, sources)]
@@ -177,7 +177,7 @@ def _variances(deviations: list[np.ndarray], layers: list[Dense]) -> dict[str, A
     return {"weight_variance": weights, "bias_variance": biases}
 
 
-def _inner(block: Block) -> Dense:
+def _inner(block: Branch) -> Dense:
     """The layers of a block but the last, which have the same variances."""
     first, *others = (step.dense for step in block.steps[:-1])
     for dense in others:
@@ -189,7 +189,7 @@ def _inner(block: Block) -> Dense:
     return first
 
 
-def _check_shapes(blocks: list[Block], width: int) -> None:
+def _check_shapes(blocks: list[Branch], width: int) -> None:
     for number, block in enumerate(blocks, start=1):
         if len(block.steps) != len(blocks[0].steps):
             raise ValueError(

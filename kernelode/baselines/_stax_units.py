@@ -16,7 +16,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Block:
+class Branch:
     """h + f(h): the layers of f."""
 
     steps: list[Step]
@@ -36,9 +36,9 @@ def flat(layer: Layer) -> list[Layer]:
     return [layer]
 
 
-def units_of(layers: Sequence[Layer], place: str) -> list[Dense | Step | Block]:
+def units_of(layers: Sequence[Layer], place: str) -> list[Dense | Step | Branch]:
     """The layers as a first `Dense`, if there is one, steps and blocks."""
-    units: list[Dense | Step | Block] = []
+    units: list[Dense | Step | Branch] = []
     pending: Nonlinearity | None = None
     rest = iter(layers)
     for layer in rest:
@@ -61,7 +61,7 @@ def units_of(layers: Sequence[Layer], place: str) -> list[Dense | Step | Block]:
                         "connection carries it: blocks of a `ResNet` begin with the activation inside of "
                         "the branch (pre-activation)."
                     )
-                units.append(_block(layer, next(rest, None), next(rest, None)))
+                units.append(_branch_of(layer, next(rest, None), next(rest, None)))
             case _:
                 raise ValueError(f"`stax.{_name(layer)}` in {place} stands without a `FanOut` before it.")
     if pending is not None:
@@ -72,7 +72,7 @@ def units_of(layers: Sequence[Layer], place: str) -> list[Dense | Step | Block]:
     return units
 
 
-def _block(fan_out: FanOut, parallel: Layer | None, fan_in: Layer | None) -> Block:
+def _branch_of(fan_out: FanOut, parallel: Layer | None, fan_in: Layer | None) -> Branch:
     if not isinstance(parallel, Parallel) or not isinstance(fan_in, FanInSum):
         raise ValueError(
             "A residual block is `FanOut(2), parallel(Identity(), branch), FanInSum()`; after `FanOut` "
@@ -93,13 +93,13 @@ def _block(fan_out: FanOut, parallel: Layer | None, fan_in: Layer | None) -> Blo
     units = units_of(branch, "the branch of a residual block") if branch else []
     steps = []
     for unit in units:
-        if isinstance(unit, Block):
+        if isinstance(unit, Branch):
             raise ValueError("A residual block inside of another one has no counterpart.")
         # A branch that begins with `Dense` has the linear activation in front of it.
         steps.append(Step(Linear(), unit) if isinstance(unit, Dense) else unit)
     if not steps:
         raise ValueError("A residual block has a branch with a `Dense`; here both are `Identity()`.")
-    return Block(steps)
+    return Branch(steps)
 
 
 def _name(layer: Layer | None) -> str:

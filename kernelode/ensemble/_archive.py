@@ -2,13 +2,11 @@
 
 import json
 import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
 
-from .._files import write_whole
+from .._archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
 from ._elements import elements_of
 from ._rounds import BINS
 
@@ -17,11 +15,6 @@ _FORMAT = 1
 _CONFIGURATION = (
     *("network", "kernel", "inputs", "width", "widths", "batch", "layers", "pairs", "dtype", "key"),
     *("controlled", "responses", "tangent_kernel", "fixed_gram", "output_weight_variance", "versions"),
-)
-#: What reading a file that is none, or a damaged one, may raise. (A header may claim any size.)
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, MemoryError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -38,20 +31,19 @@ def write_ensemble(ensemble: Any, path: pathlib.Path) -> None:
         **({} if ensemble.probe is None else {"probe": ensemble.probe}),
         **{f"sums_{name}": values for name, values in ensemble.sums.items()},
     }
-    write_whole(path, lambda file: np.savez(file, **arrays))  # pyright: ignore
+    write_arrays(path, arrays)
 
 
 def read_ensemble(path: pathlib.Path) -> dict[str, Any]:
     """The fields of an `Ensemble`. **Raises** `ValueError`, `OSError`."""
-    with open(path, "rb") as handle:
-        try:
-            with np.load(handle, allow_pickle=False) as file:
-                arrays = dict(file)
-            version = int(arrays["format"])
-            configuration = json.loads(str(arrays["configuration"]))
-        except _UNREADABLE as error:
-            why = f"it has no {error}" if isinstance(error, KeyError) else _first_line(error)
-            raise ValueError(f"{path} is not a file of an ensemble, or it is damaged: {why}.") from error
+    open(path, "rb").close()  # what cannot be opened is an `OSError`, not a damaged file
+    try:
+        arrays = read_arrays(path)
+        version = int(arrays["format"])
+        configuration = json.loads(str(arrays["configuration"]))
+    except UNREADABLE as error:
+        why = why_unreadable(error)
+        raise ValueError(f"{path} is not a file of an ensemble, or it is damaged: {why}.") from error
     if version != _FORMAT:
         raise ValueError(
             f"{path} is not a file of an ensemble that this version knows: format {version}."
@@ -65,15 +57,11 @@ def read_ensemble(path: pathlib.Path) -> dict[str, Any]:
             "probe": arrays.get("probe"),
         }
         wrong = _damage(fields)
-    except _UNREADABLE as error:
-        wrong = f"there is no {error}" if isinstance(error, KeyError) else _first_line(error)
+    except UNREADABLE as error:
+        wrong = why_unreadable(error)
     if wrong:
         raise ValueError(f"{path} is a damaged file of an ensemble: {wrong}.")
     return fields
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _damage(fields: dict[str, Any]) -> str | None:

@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._kernel import element_inputs, element_numbers, own_elements
+
 
 class Elements(NamedTuple):
-    """The elements (a, b), a <= b, of an N x N kernel, in the order of `np.triu_indices`.
+    """The elements (a, b), a <= b, of an N x N kernel, row after row.
 
     - `first`, `second`: their inputs, shape (E,).
     - `matrix`: which element an entry of the matrix is, (N, N).
@@ -56,10 +58,7 @@ class Elements(NamedTuple):
 
 
 def elements_of(inputs: int, *, pairs: bool) -> Elements:
-    first, second = np.triu_indices(inputs)
-    count = first.shape[0]
-    matrix = np.zeros((inputs, inputs), int)
-    matrix[first, second] = matrix[second, first] = np.arange(count)
-    triple = np.stack([matrix[first, first], matrix[first, second], matrix[second, second]], axis=1)
+    first, second = element_inputs(inputs)
+    triple, matrix, count = own_elements(inputs), element_numbers(inputs), len(first)
     groups = triple if pairs else np.arange(count)[None, :]
     return Elements(first, second, matrix, triple, groups)

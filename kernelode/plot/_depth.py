@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from .._kernel import input_pairs
 from .._response import Response
 from ._checks import (
     Measured,
@@ -124,7 +125,7 @@ def _draw_means(axes: Axes, depths: np.ndarray, values: np.ndarray, points: Meas
     n = values.shape[1]
     kinds = [("diagonal", (np.arange(n), np.arange(n)), DIAGONAL)]
     if n > 1:
-        kinds.append(("off-diagonal", np.triu_indices(n, 1), OFF_DIAGONAL))
+        kinds.append(("off-diagonal", input_pairs(n), OFF_DIAGONAL))
     for number, (name, (rows, columns), style) in enumerate(kinds):
         chosen = values[:, rows, columns]
         count = chosen.shape[1]

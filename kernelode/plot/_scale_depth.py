@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import instance
+from .._kernel import input_pairs
 from .._scaling import OptimalScale, OptimalTime, ScaleEstimate, TimeEstimate
 from ._checks import checked_axes, checked_depths
 from ._style import DIAGONAL, OFF_DIAGONAL, Axes, draw_points, label_plainly, legend_above
@@ -84,7 +85,7 @@ def _draw_scales(axes, depths, estimates: list[ScaleEstimate], name: str, number
 
 def _draw_law(axes, depths, estimate: TimeEstimate, name: str, style: dict[str, Any]) -> Any:
     interior = np.asarray(estimate.interior)
-    chosen = np.triu_indices(len(interior), 1) if interior.ndim == 2 else np.arange(len(interior))
+    chosen = input_pairs(len(interior)) if interior.ndim == 2 else np.arange(len(interior))
     inside = interior[chosen]
     share = _share([int(inside.sum())], inside.size)
     if not inside.any():

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import instance
+from .._kernel import input_pairs
 from .._response import Response
 from .._scaling import OptimalScale, ScaleEstimate
 from ._checks import checked_axes, numbers
@@ -58,7 +59,7 @@ def plot_response_against_scale(
             "`response` must have a leading axis over `scales`, got shape "
             f"{diagonal.shape} for {np.size(scales)} scales."
         )
-    rows, columns = np.triu_indices(diagonal.shape[-1], 1)
+    rows, columns = input_pairs(diagonal.shape[-1])
     off_diagonal = np.asarray(response.off_diagonal)[:, rows, columns]
     _band(axes, scales, diagonal, r"diagonal, $\chi_{aa;aa}$", DIAGONAL)
     if off_diagonal.size:

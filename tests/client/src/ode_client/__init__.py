@@ -4,7 +4,7 @@ from .figures import draw as draw
 from .kernels import Kernels as Kernels, kernels as kernels
 from .networks import Mish as Mish, activations as activations, networks as networks
 from .optima import Optima as Optima, optima as optima
-from .others import translate as translate
+from .others import condition as condition, translate as translate
 from .simulation import (
     Simulation as Simulation,
     from_data as from_data,

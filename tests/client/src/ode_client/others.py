@@ -1,4 +1,4 @@
-"""A network written for neural-tangents."""
+"""A network written for neural-tangents; regression with a kernel."""
 
 from jaxtyping import Array, Float
 
@@ -13,3 +13,12 @@ def translate(x: Float[Array, "n d"]) -> tuple[ko.MLP | ko.ResNet, Float[Array, 
     init_fn, _, _ = ko.baselines.stax_network(network, width=8)
     assert callable(init_fn) and callable(ko.baselines.load_neural_tangents().stax.Dense)
     return network, ko.baselines.neural_tangents_kernels(network, x)["nngp"]
+
+
+def condition(
+    kernel: Float[Array, "n n"], targets: Float[Array, " train"]
+) -> tuple[Float[Array, "..."], Float[Array, ""]]:
+    """Predictions at the inputs without targets, and the evidence of those with."""
+    found: ko.learning.Posterior = ko.learning.posterior(kernel, targets, ridge=0.1, amplitude=None)
+    assert found.result == ko.RESULTS.successful
+    return found.mean, found.log_evidence
