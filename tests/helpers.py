@@ -7,29 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import pytest
 
 import kernelode as ko
 
 DATA = pathlib.Path(__file__).parent / "data"
 RESPONSE_REFERENCE = json.loads((DATA / "response_reference.json").read_text())
 
-ACTIVATIONS = {
-    "erf": ko.Erf(),
-    "tanh": ko.Tanh(),
-    "gelu": ko.GELU(),
-    "relu": ko.ReLU(),
-    "linear": ko.Linear(),
-    "sin": ko.Sin(),
-}
-
-
-#: Of every kind that a tower treats in a way of its own, and some with much beyond low degrees.
-TOWER_ACTIVATIONS = {
+#: Every activation of the library, and functions of users: a line here buys a newcomer all tests of laws
+#: (`laws.py`), those of the towers' truncation and of their tails.
+ACTIVATIONS: dict[str, ko.AbstractActivation] = {
     "tanh": ko.Tanh(),
     "erf": ko.Erf(),
     "gelu": ko.GELU(),
@@ -43,7 +36,17 @@ TOWER_ACTIVATIONS = {
     "relu": ko.ReLU(),
     "leaky": ko.LeakyReLU(0.2),
     "hard_tanh": ko.Elementwise(lambda x: jnp.clip(x, -1, 1), (-1.0, 1.0)),
+    "linear": ko.Linear(),
 }
+
+#: Those that fluctuate beyond the Wishart law, which a linear network has alone.
+TOWER_ACTIVATIONS = {name: ACTIVATIONS[name] for name in ACTIVATIONS if name != "linear"}
+
+
+def each(registry: dict[str, Any], *quick: str) -> list:
+    """The names of a registry as parameters of a test; slow but for the `quick` ones."""
+    assert set(quick) <= set(registry), set(quick) - set(registry)
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in registry]
 
 
 def reference_cases(prefix: str) -> list[dict]:
@@ -128,6 +131,36 @@ class OwnField(AbstractOwnNetwork):
 
     def layers(self):
         return ko.ResNet(self.activation, self.depth, residual_scale=self.residual_scale).layers()
+
+
+#: Closures, each for residual networks of plain layers.
+CLOSURES: dict[str, ko.AbstractClosure] = {
+    "mean": ko.MeanOnly(),
+    "g_only": ko.GOnly(),
+    "g_only_pairs": ko.GOnly().pairs(),
+    "tower": ko.WickTower(6),
+    "tower_pairs": ko.WickTower(6).pairs(),
+    "tower_fixed_gram": ko.WickTower(6, start=ko.FixedGram()),
+}
+
+_OPTIONS: dict[str, Any] = dict(residual_scale=0.5, weight_variance=1.3, bias_variance=0.1)
+#: Architectures, from an activation to a network of three blocks.
+ARCHITECTURES: dict[str, Callable[[ko.AbstractActivation], ko.AbstractArchitecture]] = {
+    "resnet": lambda s: ko.ResNet(s, 3, **_OPTIONS),
+    "leaky_resnet": lambda s: ko.ResNet(s, 3, skip_scale=0.8, **_OPTIONS),
+    "two_layer_blocks": lambda s: ko.ResNet(s, 3, layers_per_block=2, **_OPTIONS),
+    "varied_resnet": lambda s: ko.ResNet(
+        s,
+        3,
+        residual_scale=[0.5, 0.3, 0.4],
+        weight_variance=[1.0, 1.4, 0.7],
+        bias_variance=[0.1, 0.0, 0.2],
+    ),
+    "mlp": lambda s: ko.MLP(s, 3, weight_variance=1.3, bias_variance=0.1),
+    "varied_mlp": lambda s: ko.MLP(s, 3, weight_variance=[1.0, 1.4, 0.7], bias_variance=0.1),
+    "own_layers": lambda s: OwnLayered(s, 3, decay=0.5, growth=0.2),
+    "own_field": lambda s: OwnField(s, 3, branches=jnp.asarray(2.0)),
+}
 
 
 def start_python(code: str, *arguments: object, devices: int = 1) -> subprocess.Popen:
