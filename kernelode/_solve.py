@@ -74,9 +74,10 @@ def solve(
     return solution
 
 
-def check_flow(network: AbstractArchitecture, instead: str) -> AbstractArchitecture:
+def check_flow(network: AbstractArchitecture, instead: str) -> AbstractResidualNetwork:
     """The network, if it has continuous depth; others are refused, naming what to use `instead`."""
-    if not isinstance(checked_network(network), AbstractResidualNetwork):
+    network = checked_network(network)
+    if not isinstance(network, AbstractResidualNetwork):
         raise TypeError(
             f"Continuous depth needs a residual network; {type(network).__name__} has discrete layers "
             f"only: use `{instead}`."

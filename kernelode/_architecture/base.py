@@ -111,7 +111,7 @@ def _unit(layer: Layer) -> Layer:
     return eqx.tree_at(lambda x: (x.scale, x.skip, x.width), layer, (one, one, one))
 
 
-def unit_skip(network, what: str):
+def unit_skip(network: AbstractResidualNetwork, what: str) -> AbstractResidualNetwork:
     """`network`, if its skip connections have alpha = 1, as `what` needs; traced: at run time."""
     alpha, message = network.skip_scale, f"{what} is defined for `skip_scale` = 1 only."
     if is_concrete(alpha):
@@ -119,7 +119,7 @@ def unit_skip(network, what: str):
     return refuse_where(network, jnp.any(alpha != 1), message)
 
 
-def equal_blocks(network, what: str):
+def equal_blocks(network: AbstractResidualNetwork, what: str) -> AbstractResidualNetwork:
     """`network`, if its blocks are alike but for their scales, as `what` needs; traced: at run time."""
     same = network.equal_blocks()
     if same is True:

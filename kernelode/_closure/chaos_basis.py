@@ -84,7 +84,7 @@ def _rotation_roots(top: int) -> np.ndarray:
     return np.exp((gammaln(p + 1) - gammaln(p - k + 1) - gammaln(k + 1)) / 2)
 
 
-def rotated_square(square: Float[Array, " p"], corr, spread) -> Float[Array, "p k"]:
+def rotated_square(square: Float[Array, " p"], corr: Array, spread: Array) -> Float[Array, "p k"]:
     """The coefficients of sigma(y)^2 from those along y: sqrt(binom(p, k)) corr^{p-k} spread^k h_p."""
     top = square.shape[0] - 1
     p, k = np.arange(top + 1)[:, None], np.arange(top + 1)[None, :]
@@ -105,7 +105,7 @@ class Frame(NamedTuple):
     spread: Float[Array, ""]
 
 
-def frame(qa, qb, c, floor: float) -> Frame:
+def frame(qa: Array, qb: Array, c: Array, floor: float) -> Frame:
     """The basis of a pair.
 
     *Kinks* (floor zero): `spread` is corr' itself, and one for parallel inputs, of which two degrees in w
@@ -153,7 +153,9 @@ def units(gram: Float[Array, "2 2"]) -> Float[Array, "2"]:
     )
 
 
-def frame_rate(qa, qb, c, drift: Float[Array, "2 2"], floor: float) -> Float[Array, "2 2"]:
+def frame_rate(
+    qa: Array, qb: Array, c: Array, drift: Float[Array, "2 2"], floor: float
+) -> Float[Array, "2 2"]:
     """(dB/dt) A as the kernel moves by `drift`."""
     here = frame(qa, qb, c, floor)
     kernel = (qa, qb, c)

@@ -6,7 +6,7 @@ All at one layer, with f_ab = sigma_a sigma_b = sum c^ab_jk :u^j w^k: / sqrt(j! 
     chi = dQ/dK,    1/2 D^2 Q [V],    source of K1 from memory: 1/2 C_W sum c^X_{p+2} R_p.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +63,16 @@ class PairChaos(NamedTuple):
     frame: Frame
 
 
-def pair_chaos(activation, x: InputChaos, y: InputChaos, qa, qb, c, *, single: bool) -> PairChaos:
+def pair_chaos(
+    activation: AbstractActivation,
+    x: InputChaos,
+    y: InputChaos,
+    qa: Array,
+    qb: Array,
+    c: Array,
+    *,
+    single: bool,
+) -> PairChaos:
     """From what two inputs bring; of one input with itself if `single`."""
     top = x.square.shape[0] - 1
     p = np.arange(top + 1)
@@ -77,7 +86,9 @@ def pair_chaos(activation, x: InputChaos, y: InputChaos, qa, qb, c, *, single: b
     return PairChaos(jnp.stack([aa, by_degree(square, p, top + 1), bb]), here)
 
 
-def coefficient_error(activation, inputs, finer, qa, qb, c) -> Float[Array, ""]:
+def coefficient_error(
+    activation: AbstractActivation, inputs: Any, finer: Any, qa: Array, qb: Array, c: Array
+) -> Float[Array, ""]:
     """An estimate of the largest error of c^ab_jk, j + k <= order, relative to the natural scale of the
     two inputs, from their contributions by two rules: a pair of `InputChaos` each."""
     (x, y), (x_finer, y_finer) = inputs, finer
@@ -98,7 +109,14 @@ def coefficient_error(activation, inputs, finer, qa, qb, c) -> Float[Array, ""]:
 
 
 def _pair_square(
-    activation, x: InputChaos, y: InputChaos, qa, qb, here: Frame, *, finer: bool = False
+    activation: AbstractActivation,
+    x: InputChaos,
+    y: InputChaos,
+    qa: Array,
+    qb: Array,
+    here: Frame,
+    *,
+    finer: bool = False,
 ) -> Float[Array, "j k"]:
     """c^ab_jk. Singular pairs are looked after only where a batch has one."""
     top, corr = x.square.shape[0] - 1, here.corr
@@ -176,7 +194,7 @@ def couplings(
     )
 
 
-def _sources(c, turn, d: Degrees) -> Float[Array, "5 degree k"]:
+def _sources(c: Array, turn: Any, d: Degrees) -> Float[Array, "5 degree k"]:
     """The functions that R meets in S, for (X, Y) of `SOURCES`: two degrees down, weighted."""
     width, j, k = d.order + 1, d.j, d.k[None, :]
     root = lambda x: jnp.asarray(np.where(d.inside, np.sqrt(x), 0), c.dtype)
@@ -197,15 +215,15 @@ _FACTORS = np.add.outer([0, 1, 2], [0, 1, 2])
 def _tails(
     pair: PairChaos,
     products: PairProducts,
-    curvatures,
-    squared,
-    q,
-    chi,
-    expansion,
-    drive,
-    sources,
-    noise,
-    size,
+    curvatures: Array,
+    squared: Array,
+    q: Array,
+    chi: Array,
+    expansion: Any,
+    drive: Array,
+    sources: Any,
+    noise: Array,
+    size: Array,
     d: Degrees,
 ) -> Tails:
     """Chaos e in (a, ab, b), which the functions f_aa, f_ab, f_bb live in."""

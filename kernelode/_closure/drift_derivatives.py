@@ -4,7 +4,8 @@ Q_ab depends on (K_aa, K_ab, K_bb) alone, the three independent coordinates of a
 perturbations, of all rows, all covariances and all columns at once, tell the derivatives of every pair.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ class DriftDerivatives(NamedTuple):
     curvature: Float[Array, "n m 3 3 3"]
 
 
-def drift_derivatives(function, block: Block) -> DriftDerivatives:
+def drift_derivatives(function: Callable[..., Any], block: Block) -> DriftDerivatives:
     """Of `function`, Block -> Block, elementwise in pairs. Perturbations are batched, so that the
     expectations are evaluated once."""
     basis = block.tangents("row", "cross", "column")

@@ -22,7 +22,9 @@ class KernelMoments(eqx.Module):
     correction: Float[Array, "*pairs x"]
 
 
-def transport(jacobian, covariance, correction, noise, shift) -> tuple[Array, Array]:
+def transport(
+    jacobian: Array, covariance: Array, correction: Array, noise: Array, shift: Array
+) -> tuple[Array, Array]:
     """J V J^T + noise and J k + shift, on any set of elements."""
     return jacobian @ covariance @ jacobian.mT + noise, _apply(jacobian, correction) + shift
 
@@ -63,5 +65,5 @@ def expand_rate(
     )
 
 
-def _apply(matrix, vector):
+def _apply(matrix: Array, vector: Array):
     return (matrix @ vector[..., None])[..., 0]

@@ -1,6 +1,6 @@
 """One layer of the Wick tower for all elements of a kernel at once; `wick_tower.py` has the closure."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -48,7 +48,7 @@ class FourPointLayer(NamedTuple):
 
 
 def four_point_layer(
-    closure, network: AbstractArchitecture, state: FourPointTower, affine: Affine
+    closure: Any, network: AbstractArchitecture, state: FourPointTower, affine: Affine
 ) -> FourPointLayer:
     """One layer of the tower `closure`, for all elements."""
     d, step = tower_degrees(closure, network), degree_step(network.activation)

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ class PairElements(AbstractLayout):
         return WidthMoments(as_matrix(kernel), whole, whole[..., 1, 1], shift, *nothing)
 
 
-def four_point_moments(kernel, covariance, correction, *truncation) -> WidthMoments:
+def four_point_moments(kernel: Any, covariance: Array, correction: Array, *truncation) -> WidthMoments:
     """Moments over all elements (X, Y) as (n, n, n, n) and (n, n) arrays."""
     numbers = element_numbers(kernel.shape[0])
     expand = lambda v, k1: (v[numbers[:, :, None, None], numbers[None, None]], k1[numbers])

@@ -5,6 +5,7 @@ of all lower ones, by adding what they leave out degree by degree.
 """
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -28,7 +29,7 @@ ORDERS = (8, 12, 16, 24, 32, 48, 64)
 _FLOW_LAYERS = 128
 
 
-def chosen_order(closure, network: AbstractArchitecture, kernel, ts) -> int:
+def chosen_order(closure: Any, network: AbstractArchitecture, kernel: Any, ts: Any) -> int:
     """The lowest of `ORDERS` with which the truncation is within the tolerance of `closure`."""
     leaves = jax.tree.leaves(eqx.filter((network, kernel, ts), eqx.is_array))
     if not all(is_concrete(leaf) for leaf in leaves):
@@ -69,7 +70,9 @@ def _extreme_pairs(kernel: np.ndarray) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _worst_errors(closure, network, kernels, end, alone: bool) -> Float[Array, " orders"]:
+def _worst_errors(
+    closure: Any, network: Any, kernels: Any, end: Any, alone: bool
+) -> Float[Array, " orders"]:
     """Of every order: the largest bound among pairs, of V4[X, X] relative to itself and of K1 to the
     kernel's scale, at the end and in the read-out there."""
     layers = network.layers() if end is None else _flow_layers(network, end)
@@ -92,12 +95,12 @@ def _worst_errors(closure, network, kernels, end, alone: bool) -> Float[Array, "
     return jnp.max(jax.lax.map(one_pair, kernels), axis=0)
 
 
-def _flow_layers(network: AbstractResidualNetwork, end) -> Layer:
+def _flow_layers(network: AbstractResidualNetwork, end: Any) -> Layer:
     layer = eqx.tree_at(lambda x: x.scale, network.flow_layer(), jnp.sqrt(end / _FLOW_LAYERS))
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (_FLOW_LAYERS, *x.shape)), layer)
 
 
-def _relative(moments, bounds: Neglected, flow: bool, alone: bool) -> Float[Array, ""]:
+def _relative(moments: Any, bounds: Neglected, flow: bool, alone: bool) -> Float[Array, ""]:
     """Elements of single inputs have the bound of their own tower, but along a flow."""
     x = np.arange(3)
     v4, own = moments.kernel_covariance[0, 1][x, x], moments.covariance_truncation[0, 1][x, x]
@@ -111,7 +114,7 @@ def _relative(moments, bounds: Neglected, flow: bool, alone: bool) -> Float[Arra
     return jnp.max(jnp.maximum(ratio(errors, v4), ratio(shifts, scale)))
 
 
-def _advance(here: Couplings, carried, layer: Layer, turned, d: Degrees, step: int):
+def _advance(here: Couplings, carried: Any, layer: Layer, turned: Any, d: Degrees, step: int):
     """A layer of the tower at the highest order, and of the bounds at all."""
     tower: Tower = carried[0]
     # Square norms of every degree, as Parseval's sums have them.
@@ -124,7 +127,7 @@ def _advance(here: Couplings, carried, layer: Layer, turned, d: Degrees, step: i
 
 
 def _lower(
-    found: Neglected, here: Couplings, driven, sources, layer: Layer, d: Degrees, order: int
+    found: Neglected, here: Couplings, driven: Any, sources: Any, layer: Layer, d: Degrees, order: int
 ) -> Neglected:
     beyond = d.p > order
     energy = lambda norms: jnp.sum(norms[:, beyond], axis=1)

@@ -63,12 +63,12 @@ class _Adiabatic(NamedTuple):
     safe: Bool[Array, ""]
 
 
-def begin_tail(q, spectrum: Float[Array, " p"]) -> Tail:
+def begin_tail(q: Array, spectrum: Float[Array, " p"]) -> Tail:
     zero = jnp.zeros_like(q)
     return Tail(q, spectrum, zero, zero, zero, zero, zero)
 
 
-def _adiabatic(spectrum, q, affine: Affine, p: np.ndarray) -> _Adiabatic:
+def _adiabatic(spectrum, q: Array, affine: Affine, p: np.ndarray) -> _Adiabatic:
     """A_p to first and to second order; zero where they cannot be used."""
     inverse = 1 / jnp.where(q > 0, q, 1)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
@@ -87,7 +87,7 @@ def _adiabatic(spectrum, q, affine: Affine, p: np.ndarray) -> _Adiabatic:
 
 
 def tail_memory(
-    spectrum: Float[Array, " p"], q, tail: Tail, affine: Affine, p: np.ndarray
+    spectrum: Float[Array, " p"], q: Array, tail: Tail, affine: Affine, p: np.ndarray
 ) -> tuple[Float[Array, " degree"], Float[Array, " degree"], Bool[Array, ""]]:
     """R_p, the estimate of its error, and whether there are any; `spectrum` is E[sigma^2 h_p], and
     `affine` the layer of the flow."""
@@ -101,7 +101,7 @@ def tail_memory(
     return jnp.where(used, second, 0), jnp.where(used, change, 0), used
 
 
-def tail_rate(tail: Tail, found: TailRate, chi, curvature) -> Tail:
+def tail_rate(tail: Tail, found: TailRate, chi: Array, curvature: Array) -> Tail:
     shift = curvature * tail.covariance + found.shift
     shift_error = jnp.abs(curvature) * tail.covariance_error + found.shift_error
     return Tail(
@@ -115,7 +115,7 @@ def tail_rate(tail: Tail, found: TailRate, chi, curvature) -> Tail:
     )
 
 
-def tail_push(tail: Tail, found: TailRate, chi, curvature, layer: Layer) -> Tail:
+def tail_push(tail: Tail, found: TailRate, chi: Array, curvature: Array, layer: Layer) -> Tail:
     """A layer behind the flow, to first order the same flow."""
     forth, back = layer.skip**2, layer.scale**2
     jacobian, size = forth + back * chi, jnp.abs(forth + back * chi)

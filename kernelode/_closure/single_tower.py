@@ -64,7 +64,12 @@ class SingleMoments(NamedTuple):
 
 
 def begin_single(
-    start: AbstractStart, d: Degrees, q, covariance, shift, spectrum: Array | None = None
+    start: AbstractStart,
+    d: Degrees,
+    q: Array,
+    covariance: Array,
+    shift: Array,
+    spectrum: Array | None = None,
 ) -> SingleTower:
     """At the start; with the `spectrum` E[sigma^2 h_p] there, of a flow with a tail."""
     memory = jnp.zeros((len(d.p),), q.dtype)
@@ -75,7 +80,7 @@ def begin_single(
     return SingleTower(memory, covariance, shift, nothing_neglected(1, q.dtype), added)
 
 
-def _unit(q):
+def _unit(q: Array):
     return jnp.where(q > 0, q, 1)
 
 
@@ -93,7 +98,12 @@ class _Layer(NamedTuple):
 
 
 def _layer(
-    products: SingleProducts, q, tower: SingleTower, affine: Affine, d: Degrees, above: Above | None
+    products: SingleProducts,
+    q: Array,
+    tower: SingleTower,
+    affine: Affine,
+    d: Degrees,
+    above: Above | None,
 ) -> _Layer:
     inverse = 1 / _unit(q)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)
@@ -147,7 +157,7 @@ def _layer(
 
 
 def single_rate(
-    products: SingleProducts, q, tower: SingleTower, layer: Layer, d: Degrees, above: Above | None
+    products: SingleProducts, q: Array, tower: SingleTower, layer: Layer, d: Degrees, above: Above | None
 ) -> SingleTower:
     here = _layer(products, q, tower, layer.affine, d, above)
     p = jnp.asarray(d.p, q.dtype)
@@ -163,7 +173,7 @@ def single_rate(
 
 
 def single_push(
-    products: SingleProducts, q, tower: SingleTower, layer: Layer, d: Degrees, above: Above | None
+    products: SingleProducts, q: Array, tower: SingleTower, layer: Layer, d: Degrees, above: Above | None
 ) -> SingleTower:
     here = _layer(products, q, tower, layer.affine, d, above)
     forth, back = layer.skip**2, layer.scale**2
@@ -183,7 +193,7 @@ def single_push(
     )
 
 
-def single_moments(variances, towers: SingleTower, d: Degrees, stream: bool) -> SingleMoments:
+def single_moments(variances: Array, towers: SingleTower, d: Degrees, stream: bool) -> SingleMoments:
     covariance = towers.covariance
     if stream:
         r2 = np.sqrt(2.0).astype(variances.dtype) * _unit(variances) * towers.memory[:, d.second]

@@ -1,12 +1,16 @@
 """Orders and degrees of a Wick tower in either layout, and its towers of inputs by themselves."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from .._architecture import Layer
+from .._activation.base import AbstractActivation
+from .._architecture import AbstractArchitecture, Layer
 from .._expectation.products import SingleProducts, single_products
 from .._start import upstream_moments
 from .chaos_basis import Degrees, basis_floor, degrees
@@ -17,35 +21,35 @@ from .single_tower import Above, SingleTower, begin_single
 SINGLE_ORDER = 120
 
 
-def known_order(closure) -> int:
+def known_order(closure: Any) -> int:
     """The order of a tower; one that has a tolerance has none before `prepare`."""
     if closure.order is None:
         raise ValueError("`WickTower(tolerance=...)` has no order before `prepare(network, kernel)`.")
     return closure.order
 
 
-def tower_degrees(closure, network) -> Degrees:
+def tower_degrees(closure: Any, network: AbstractArchitecture) -> Degrees:
     """Those of the towers of pairs."""
     activation = network.activation
     return degrees(known_order(closure), degree_step(activation), basis_floor(activation))
 
 
-def single_order(closure) -> int:
+def single_order(closure: Any) -> int:
     """The order for elements of one input; it costs next to nothing, one number a degree."""
     given = closure.single_order
     return max(known_order(closure), SINGLE_ORDER) if given is None else given
 
 
-def single_degrees(closure, network) -> Degrees:
+def single_degrees(closure: Any, network: AbstractArchitecture) -> Degrees:
     return degrees(single_order(closure), degree_step(network.activation))
 
 
-def highest_order(closure) -> int:
+def highest_order(closure: Any) -> int:
     """The highest degree of elements of one input, with a state or without."""
     return max(single_order(closure), closure.tail or 0)
 
 
-def along_flow(closure):
+def along_flow(closure: Any):
     """With one order for all elements, and higher degrees of single inputs without a state. Memory of
     degree p relaxes at the rate (p/2) Q/K, and steps would have to follow."""
     if closure.single_order is not None:
@@ -55,13 +59,13 @@ def along_flow(closure):
     return dataclasses.replace(closure, single_order=order, tail=tail)
 
 
-def through_layers(closure):
+def through_layers(closure: Any):
     """Without the degrees that have no state: their memory is that of a flow. (The closure of a flow's
     solution may be given to `propagate`.)"""
     return dataclasses.replace(closure, tail=None)
 
 
-def begin_singles(closure, network, kernel) -> SingleTower:
+def begin_singles(closure: Any, network: AbstractArchitecture, kernel: Any) -> SingleTower:
     """The towers of all inputs by themselves at the start."""
     start, d, variances = closure.start, single_degrees(closure, network), jnp.diagonal(kernel)
     inputs = np.arange(kernel.shape[0])[:, None]
@@ -74,7 +78,13 @@ def begin_singles(closure, network, kernel) -> SingleTower:
 
 
 def map_singles(
-    step, closure, network, products: SingleProducts, variances, towers: SingleTower, layer: Layer
+    step: Callable[..., Any],
+    closure: Any,
+    network: Any,
+    products: SingleProducts,
+    variances: Array,
+    towers: SingleTower,
+    layer: Layer,
 ) -> SingleTower:
     """`single_rate` or `single_push` of every input, with its expectations and its variance."""
     d, above = single_degrees(closure, network), None
@@ -85,5 +95,5 @@ def map_singles(
     return jax.vmap(one_input)(products, variances, towers)
 
 
-def input_singles(activation, variances, order: int) -> SingleProducts:
+def input_singles(activation: AbstractActivation, variances: Array, order: int) -> SingleProducts:
     return jax.vmap(lambda q: single_products(activation, q, top_degree(order)))(variances)

@@ -18,10 +18,11 @@ of a chaos are those of `chaos_basis.py`; this file has one pair of inputs, `wic
 of them, `wick_tower.py` all elements of the kernel at once.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._architecture.layer import Layer
@@ -42,11 +43,13 @@ class Tower(NamedTuple):
     neglected: Neglected
 
 
-def pair_matrix(qa, qb, c) -> Float[Array, "2 2"]:
+def pair_matrix(qa: Array, qb: Array, c: Array) -> Float[Array, "2 2"]:
     return jnp.stack([jnp.stack([qa, c]), jnp.stack([c, qb])])
 
 
-def begin_tower(start: AbstractStart, d: Degrees, qa, qb, c, covariance, shift) -> Tower:
+def begin_tower(
+    start: AbstractStart, d: Degrees, qa: Array, qb: Array, c: Array, covariance: Array, shift: Array
+) -> Tower:
     """R_2 = -memory Gamma, in the chaos basis; C = memory Gamma + the upstream covariance."""
     gamma = wishart(pair_matrix(qa, qb, c), PAIR)
     memory = jnp.zeros((3, len(d.p), d.order + 1), qa.dtype)
@@ -58,7 +61,7 @@ def begin_tower(start: AbstractStart, d: Degrees, qa, qb, c, covariance, shift) 
     return Tower(memory, covariance, shift, nothing_neglected(3, qa.dtype))
 
 
-def second_norms(dtype) -> Float[Array, "3"]:
+def second_norms(dtype: DTypeLike) -> Float[Array, "3"]:
     """:uu:, :uw:, :ww: over the coordinates :u^j w^k: / sqrt(j! k!)."""
     return jnp.asarray([np.sqrt(2.0), 1.0, np.sqrt(2.0)], dtype)
 
@@ -92,7 +95,7 @@ def _curved(layer: Couplings, tower: Tower) -> Float[Array, "3"]:
     return jnp.einsum("xyz,yz->x", jnp.abs(layer.curvature), tower.neglected.covariance)
 
 
-def tower_rate(layer: Couplings, entries, tower: Tower, d: Degrees, step: int) -> Tower:
+def tower_rate(layer: Couplings, entries: Any, tower: Tower, d: Degrees, step: int) -> Tower:
     """dR_p/dt = Cov(xi, W_p) + chi R_p, dC/dt = M + M^T, dK1/dt = chi K1 + S, in the turning frame."""
     sources = tower_sources(layer, tower)
     drift = pair_matrix(layer.q[0], layer.q[2], layer.q[1])
@@ -103,7 +106,7 @@ def tower_rate(layer: Couplings, entries, tower: Tower, d: Degrees, step: int) -
     return Tower(memory, *kernel_rate(layer.chi, sources, tower.covariance, tower.correction), lacking)
 
 
-def tower_push(here: Couplings, tower: Tower, layer: Layer, turned, d: Degrees, step: int) -> Tower:
+def tower_push(here: Couplings, tower: Tower, layer: Layer, turned: Any, d: Degrees, step: int) -> Tower:
     sources = tower_sources(here, tower)
     memory = layer.skip**2 * tower.memory + layer.scale**2 * (
         here.drive + jnp.einsum("xy,ypk->xpk", here.chi, tower.memory)
@@ -118,13 +121,17 @@ def tower_push(here: Couplings, tower: Tower, layer: Layer, turned, d: Degrees, 
     )
 
 
-def kernel_rate(chi, sources: Sources, covariance, correction) -> tuple[Array, Array]:
+def kernel_rate(
+    chi: Array, sources: Sources, covariance: Array, correction: Array
+) -> tuple[Array, Array]:
     """dC/dt = M + M^T, M = Cov(xi, D) + chi C, and dK1/dt = chi K1 + S, on any set of elements."""
     m = sources.driven + chi @ covariance
     return m + m.T, chi @ correction + sources.shift
 
 
-def kernel_push(chi, sources: Sources, covariance, correction, layer: Layer) -> tuple[Array, Array]:
+def kernel_push(
+    chi: Array, sources: Sources, covariance: Array, correction: Array, layer: Layer
+) -> tuple[Array, Array]:
     """C and K1 after one layer, on any set of elements."""
     back = layer.scale**2
     jacobian = layer.skip**2 * jnp.eye(chi.shape[0], dtype=chi.dtype) + back * chi
@@ -134,7 +141,9 @@ def kernel_push(chi, sources: Sources, covariance, correction, layer: Layer) -> 
     return transport(jacobian, covariance, correction, noise, back * sources.shift)
 
 
-def tower_covariance(qa, qb, c, tower: Tower, d: Degrees, stream: bool) -> Float[Array, "3 3"]:
+def tower_covariance(
+    qa: Array, qb: Array, c: Array, tower: Tower, d: Degrees, stream: bool
+) -> Float[Array, "3 3"]:
     """V4 = Gamma + R_2 + R_2^T + C of a residual stream; C, the covariance of the conditional kernel,
     of a feed-forward network."""
     if not stream:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._architecture.layer import Layer
@@ -48,12 +49,12 @@ class Tails(NamedTuple):
     noise: Float[Array, "x x"]
 
 
-def nothing_neglected(elements: int, dtype) -> Neglected:
+def nothing_neglected(elements: int, dtype: DTypeLike) -> Neglected:
     zeros = lambda *shape: jnp.zeros(shape, dtype)
     return Neglected(zeros(elements, elements), zeros(elements, elements), zeros(elements))
 
 
-def neglected_rate(found: Neglected, tails: Tails, chi, curved, first: int) -> Neglected:
+def neglected_rate(found: Neglected, tails: Tails, chi: Array, curved: Array, first: int) -> Neglected:
     """Along a flow. `first` is the lowest degree that is left out, `curved` what |1/2 D^2Q| makes of
     the bound of C."""
     jacobian = _with_diagonal(jnp.abs(chi), jnp.diagonal(chi))
@@ -68,7 +69,9 @@ def neglected_rate(found: Neglected, tails: Tails, chi, curved, first: int) -> N
     )
 
 
-def neglected_push(found: Neglected, tails: Tails, chi, curved, layer: Layer, first: int) -> Neglected:
+def neglected_push(
+    found: Neglected, tails: Tails, chi: Array, curved: Array, layer: Layer, first: int
+) -> Neglected:
     """Through one layer."""
     forth, back = layer.skip**2, layer.scale**2
     jacobian = _with_diagonal(back * jnp.abs(chi), jnp.abs(forth + back * jnp.diagonal(chi)))
@@ -87,11 +90,11 @@ def neglected_push(found: Neglected, tails: Tails, chi, curved, layer: Layer, fi
     )
 
 
-def _shift(found: Neglected, tails: Tails, curved):
+def _shift(found: Neglected, tails: Tails, curved: Array):
     return jnp.sum(tails.source * found.memory, axis=1) + curved
 
 
-def _with_diagonal(matrix, diagonal):
+def _with_diagonal(matrix: Array, diagonal: Array):
     return jnp.where(np.eye(matrix.shape[0], dtype=bool), diagonal[:, None], matrix)
 
 

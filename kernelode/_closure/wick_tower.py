@@ -198,7 +198,9 @@ class WickTower(AbstractPairable):
         pairs = WickTowerPairs(self.order, self.terms, GaussianRows(), self.order)
         return pairs.quadrature_error(network, pairs.init(network, state.kernel))
 
-    def _expand(self, network, state: FourPointTower, covariance, stream: bool) -> WidthMoments:
+    def _expand(
+        self, network: AbstractArchitecture, state: FourPointTower, covariance: Array, stream: bool
+    ) -> WidthMoments:
         """Moments of all elements; of inputs by themselves those of their own towers."""
         n, d = state.kernel.shape[0], single_degrees(self, network)
         own = single_moments(jnp.diagonal(state.kernel), state.singles, d, stream)

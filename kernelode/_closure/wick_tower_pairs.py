@@ -1,6 +1,7 @@
 """The Wick tower on all pairs of inputs; `tower.py` has the equations of one."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -160,7 +161,9 @@ class WickTowerPairs(AbstractPairClosure):
         pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)
         return jnp.maximum(alone, jnp.max(pairs) + 64 * jnp.finfo(q.dtype).eps)
 
-    def _inputs(self, network, variances, *, finer: bool = False) -> InputChaos:
+    def _inputs(
+        self, network: AbstractArchitecture, variances: Array, *, finer: bool = False
+    ) -> InputChaos:
         # Neither one input alone nor a homogeneous activation expands the partner.
         alone = variances.shape[0] == 1 or isinstance(network.activation, AbstractHomogeneousActivation)
         terms = 1 if alone else self.terms
@@ -168,7 +171,7 @@ class WickTowerPairs(AbstractPairClosure):
         one = lambda q: input_chaos(network.activation, q, top, terms, finer=finer)
         return jax.vmap(one)(variances)
 
-    def _all_inputs(self, network, variances) -> _Inputs:
+    def _all_inputs(self, network: AbstractArchitecture, variances: Array) -> _Inputs:
         activation, top = network.activation, top_degree(known_order(self))
         return _Inputs(
             chaos=self._inputs(network, variances),
@@ -176,7 +179,9 @@ class WickTowerPairs(AbstractPairClosure):
             single=input_singles(activation, variances, highest_order(self)),
         )
 
-    def _map(self, network, state: PairTowers, layer: Layer, function):
+    def _map(
+        self, network: AbstractArchitecture, state: PairTowers, layer: Layer, function: Callable[..., Any]
+    ):
         """What inputs contribute, computed once for each, Q of each, and `function` of every pair."""
         n, d, activation = state.variances.shape[0], tower_degrees(self, network), network.activation
         inputs = self._all_inputs(network, state.variances)
@@ -203,7 +208,7 @@ class WickTowerPairs(AbstractPairClosure):
         network: AbstractArchitecture,
         state: PairTowers,
         layer: Layer,
-        advance=tower_push,
+        advance: Callable[..., Any] = tower_push,
     ) -> PairTowers:
         """One layer; `advance` is what it does to a pair's tower."""
         d, step = tower_degrees(self, network), degree_step(network.activation)
@@ -220,7 +225,7 @@ class WickTowerPairs(AbstractPairClosure):
         singles = map_singles(single_push, self, network, *own, layer)
         return PairTowers(combine(state.variances, drift), covariances, towers, singles)
 
-    def _collect(self, kernel, covariance, towers: Tower, own: SingleMoments) -> WidthMoments:
+    def _collect(self, kernel: Any, covariance: Array, towers: Tower, own: SingleMoments) -> WidthMoments:
         """Pair blocks in both orders, and those of each input with itself."""
         n = kernel.shape[0]
         index, swapped = _pair_of(n)
@@ -251,7 +256,7 @@ class WickTowerPairs(AbstractPairClosure):
         )
 
 
-def at_index(tree, index):
+def at_index(tree: Any, index: Any):
     """One entry of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
 

@@ -119,7 +119,9 @@ def _searched(estimate: Estimate | None) -> Estimate:
     return estimate
 
 
-def statuses(interior, decreasing, increasing, inaccurate: Array | bool = False) -> STATUS:
+def statuses(
+    interior: Array, decreasing: Array, increasing: Array, inaccurate: Array | bool = False
+) -> STATUS:
     """Status items from masks; `failed` where none holds, and `inaccurate` instead of any other."""
     status = STATUS.where(increasing, STATUS.increasing, STATUS.failed)
     status = STATUS.where(decreasing, STATUS.decreasing, status)

@@ -11,7 +11,8 @@ follows from the modified equation of the Euler scheme that a discrete network i
     t1 = t*/2 log(Q*/Q0) + [Q'* - Q'0 + t* Q* Q''*] / (2 F''* Q*^2).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ def diagonal_flow_optimum(
     return FlowOptimum(time, correction, kernel, interior, decreasing, increasing)
 
 
-def _highest(before, after, rise, fall):
+def _highest(before: Array, after: Array, rise: Array, fall: Array):
     """Where on [0, 1] the cubic with these values and slopes at the ends has its maximum; in the middle
     if the slopes do not say that it has one."""
     turns = (rise > 0) & (fall < 0)
@@ -118,13 +119,13 @@ def _highest(before, after, rise, fall):
     return jnp.where(turns, rise / (jnp.sqrt(square**2 - 3 * cubic * rise) - square), 0.5)
 
 
-def _slope_at_distance(v, args):
+def _slope_at_distance(v: Array, args: Any):
     """dF/dv at K = K0 + exp(v)."""
     network, q = args
     return slope(lambda v: height_and_drift(network)(q + jnp.exp(v))[0])(v)
 
 
-def _passage_time(drift, first, last, value, rate):
+def _passage_time(drift: Callable[..., Any], first: Array, last: Array, value: Array, rate: Any):
     """int dK / Q(K) by Gauss-Legendre in log(K + shift), in which growth is nearly uniform; `value` and
     `rate` are Q and dQ/dK at `first`."""
     growing = rate > 0

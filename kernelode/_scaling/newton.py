@@ -1,5 +1,6 @@
 """Safeguarded Newton for the maximum of a function of one number, and its implicit derivative."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,18 +26,18 @@ class Search(NamedTuple):
     iterations: Array
 
 
-def slope_and_curvature(function):
+def slope_and_curvature(function: Callable[..., Any]):
     """u -> (f'(u), f''(u)), by JAX."""
     return value_and_slope(slope(function))
 
 
 def maximise(
-    derivatives,
+    derivatives: Callable[..., Any],
     start: Float[Array, ""],
     *,
-    lower,
-    upper,
-    bracket=(-jnp.inf, jnp.inf),
+    lower: Any,
+    upper: Any,
+    bracket: Any = (-jnp.inf, jnp.inf),
     skip: bool | Array = False,
     beside: Any = (),
 ) -> Search:
@@ -87,7 +88,7 @@ def maximise(
 
 
 def verdict(
-    search: Search, height, at_zero, at_end, valid: Array | bool = True
+    search: Search, height: Array, at_zero: Array, at_end: Array, valid: Array | bool = True
 ) -> tuple[Array, Array, Array]:
     """Whether an element is interior, decreasing, increasing: the maximum found, if `valid`, against
     the values at zero and, where the function still grows, at the end of the search."""
@@ -108,7 +109,7 @@ class Interval(NamedTuple):
     at_end: Array
 
 
-def best_interval(positions, heights, at_zero) -> Interval:
+def best_interval(positions: Array, heights: Array, at_zero: Array) -> Interval:
     """Per element, from values on a uniform grid of log-scales (leading axis) and the value at scale
     zero: the interval with the highest maximum, a start in it by a parabola through three points, and
     in `at_end` the last finite height if the function still grows there (else -infinity).
@@ -134,7 +135,9 @@ def best_interval(positions, heights, at_zero) -> Interval:
 
 
 @eqx.filter_custom_jvp
-def implicit(function, position: Float[Array, ""], interior: Array, args) -> Float[Array, ""]:
+def implicit(
+    function: Callable[..., Any], position: Float[Array, ""], interior: Array, args: Any
+) -> Float[Array, ""]:
     """`position` again, now with the derivatives of the root u of function(u, args):
 
         du = - (d function / d args) d args / (d function / du),
@@ -146,7 +149,7 @@ def implicit(function, position: Float[Array, ""], interior: Array, args) -> Flo
 
 
 @implicit.def_jvp
-def _(primals, tangents):
+def _(primals: Any, tangents: Any):
     function, position, interior, args = primals
     _, _, _, args_dot = tangents
     root = implicit(function, position, interior, args)
@@ -156,14 +159,14 @@ def _(primals, tangents):
 
 
 @eqx.filter_custom_jvp
-def known(function, value, args):
+def known(function: Callable[..., Any], value: Any, args: Any):
     """`value`, which is function(*args) and need not be evaluated again, with its derivatives."""
     del function, args
     return value
 
 
 @known.def_jvp
-def _(primals, tangents):
+def _(primals: Any, tangents: Any):
     function, value, args = primals
     _, _, args_dot = tangents
     return known(function, value, args), eqx.filter_jvp(function, args, args_dot)[1]

@@ -7,6 +7,9 @@ layers; its logarithm is a sum, which does not overflow:
     log chi_out = log g_out + sum_l log g_l,   g_l = d K^l / d K^{l-1} in that entry.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,7 @@ from .._architecture import AbstractResidualNetwork
 from .._kernel import AbstractKernel, Kernel, Variances
 
 
-def gain(function, kernel: Kernel) -> tuple[Kernel, Array]:
+def gain(function: Callable[..., Any], kernel: Kernel) -> tuple[Kernel, Array]:
     """The image of a kernel, and the derivative of each of its entries by the same entry."""
     image, tangent = jax.jvp(function, (kernel,), (kernel.tangent(),))
     return image, tangent.entries
@@ -52,12 +55,12 @@ def log_response(
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 
 
-def value_and_slope(function):
+def value_and_slope(function: Callable[..., Any]):
     """A function of one number and its derivative (of any array, for elementwise functions)."""
     return lambda u: jax.jvp(function, (u,), (jnp.ones_like(u),))
 
 
-def slope(function):
+def slope(function: Callable[..., Any]):
     """The derivative alone."""
     return lambda u: value_and_slope(function)(u)[1]
 

@@ -1,5 +1,8 @@
 """The residual scale rho* at which the output response of a network of finite depth is largest."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -73,7 +76,7 @@ def optimal_residual_scale(
     return _optimal_residual_scale(network, kernel, pairs)
 
 
-def check_residual(network):
+def check_residual(network: Any) -> AbstractResidualNetwork:
     """The network, if it has a residual scale to optimise; per-layer scales must have a shape."""
     if not isinstance(checked_network(network), AbstractResidualNetwork):
         raise TypeError(
@@ -86,7 +89,7 @@ def check_residual(network):
 
 
 @eqx.filter_jit
-def _optimal_residual_scale(network, kernel, pairs: bool) -> OptimalScale:
+def _optimal_residual_scale(network: AbstractResidualNetwork, kernel: Any, pairs: bool) -> OptimalScale:
     network = cast(network, kernel.dtype)
     variances = jnp.diagonal(kernel)
     diagonal = jax.vmap(lambda q: _diagonal_element(network, q))(variances)
@@ -99,7 +102,9 @@ def _optimal_residual_scale(network, kernel, pairs: bool) -> OptimalScale:
     return OptimalScale(diagonal, _all_pairs(network, kernel) if pairs else None, error)
 
 
-def _path_error(network, kernel: AbstractKernel, optimum: ScaleEstimate) -> Float[Array, ""]:
+def _path_error(
+    network: AbstractResidualNetwork, kernel: AbstractKernel, optimum: ScaleEstimate
+) -> Float[Array, ""]:
     """The largest relative error of an expectation on the way of a kernel of one entry through a network
     with its rho*."""
     network, kernel, optimum = as_constant((network, kernel, optimum))
@@ -118,7 +123,7 @@ def _accurate(found: ScaleEstimate, error: Float[Array, ""]) -> ScaleEstimate:
     return eqx.tree_at(lambda x: x.status, found, status)
 
 
-def _limits(network, unit):
+def _limits(network: AbstractResidualNetwork, unit: Any):
     low, high = _LIMITS
     return (
         jnp.log(low * unit / network.depth) / 2,
@@ -126,7 +131,7 @@ def _limits(network, unit):
     )
 
 
-def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
+def _diagonal_element(network: AbstractResidualNetwork, q: Float[Array, ""]) -> ScaleEstimate:
     depth = network.depth
     frozen, start = as_constant((network, q))
     flow = diagonal_flow_optimum(frozen, start, refine=False)
@@ -149,7 +154,7 @@ def _diagonal_element(network, q: Float[Array, ""]) -> ScaleEstimate:
     return _finish(network, Variances(q), search, at_end)
 
 
-def _derivatives(function):
+def _derivatives(function: Callable[..., Any]):
     """For `maximise`, of u -> (log |chi_out|, sign): f', f'', the height that Newton's step from there
     will reach, and the sign."""
 
@@ -160,18 +165,20 @@ def _derivatives(function):
     return derivatives
 
 
-def _at(u, network, kernel) -> tuple[Array, Array]:
+def _at(u: Array, network: AbstractResidualNetwork, kernel: Any) -> tuple[Array, Array]:
     """log |chi_out| of a kernel's only entry at rho = exp(u), and its sign."""
     height, sign = log_response(network, kernel, jnp.exp(u))
     return height.reshape(()), sign.reshape(())
 
 
-def _slope_at(u, args):
+def _slope_at(u: Array, args: Any):
     """d log chi_out / d log rho."""
     return slope(lambda u: _at(u, *args)[0])(u)
 
 
-def _finish(network, kernel: AbstractKernel, search: Search, at_end: Float[Array, ""]) -> ScaleEstimate:
+def _finish(
+    network: AbstractResidualNetwork, kernel: AbstractKernel, search: Search, at_end: Float[Array, ""]
+) -> ScaleEstimate:
     """An estimate, with its implicit derivatives, from where a search ended. The interior maximum is
     compared with log chi_out at scale zero and with `at_end`, its supremum at large scales."""
     u = implicit(_slope_at, search.position, search.converged, (network, kernel))
@@ -187,7 +194,7 @@ def _finish(network, kernel: AbstractKernel, search: Search, at_end: Float[Array
     )
 
 
-def _all_pairs(network, kernel) -> ScaleEstimate:
+def _all_pairs(network: AbstractResidualNetwork, kernel: Any) -> ScaleEstimate:
     rows, columns = element_inputs(kernel.shape[0])
     positions, *scan = _coarse_scan(*as_constant((network, kernel)))
     interval = best_interval(positions, *(x[..., rows, columns] for x in scan))
@@ -202,7 +209,7 @@ def _all_pairs(network, kernel) -> ScaleEstimate:
     return from_elements(found, kernel.shape[0])
 
 
-def _coarse_scan(network, kernel):
+def _coarse_scan(network: AbstractResidualNetwork, kernel: Any):
     """Positions u = log rho, and log |chi_out| there and at rho = 0, for all pairs at once. The inputs'
     own expectations are shared between the pairs, which is what makes the scan cheap."""
     positions = jnp.log(scan_times(network, jnp.diagonal(kernel)) / network.depth) / 2
@@ -211,7 +218,7 @@ def _coarse_scan(network, kernel):
     return positions, jax.lax.map(at, jnp.exp(positions)), log_read_out(network, block)
 
 
-def _pair_element(network, entries, interval: Interval) -> ScaleEstimate:
+def _pair_element(network: AbstractResidualNetwork, entries: Any, interval: Interval) -> ScaleEstimate:
     frozen, fixed = as_constant((network, entries))
     at = lambda u: _at(u, frozen, pair_block(fixed))
     search = maximise(

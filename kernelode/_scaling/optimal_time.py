@@ -14,6 +14,7 @@ so that log chi_out(t; L) = Phi(t) + Psi(t)/L with Psi = t (D log b_out[k1] + l1
 t1 = - Psi'(t*) / Phi''(t*).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._architecture import AbstractArchitecture
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.base import equal_blocks
 from .._arguments import check_diffrax
 from .._checks import flag
@@ -76,7 +77,9 @@ def optimal_flow_time(
 
 
 @eqx.filter_jit
-def _optimal_flow_time(network, kernel, pairs: bool, adjoint) -> OptimalTime:
+def _optimal_flow_time(
+    network: AbstractResidualNetwork, kernel: Any, pairs: bool, adjoint: Any
+) -> OptimalTime:
     network = cast(network, kernel.dtype)
     diagonal = jax.vmap(lambda q: _diagonal_element(network, q))(jnp.diagonal(kernel))
     if not pairs:
@@ -87,7 +90,7 @@ def _optimal_flow_time(network, kernel, pairs: bool, adjoint) -> OptimalTime:
     return OptimalTime(diagonal=diagonal, pairs=from_elements(found, kernel.shape[0]))
 
 
-def _diagonal_element(network, q) -> TimeEstimate:
+def _diagonal_element(network: AbstractResidualNetwork, q: Array) -> TimeEstimate:
     optimum = diagonal_flow_optimum(network, q)
     limit = jnp.where(optimum.increasing, jnp.inf, 0).astype(q.dtype)
     return TimeEstimate(
@@ -103,7 +106,7 @@ def _diagonal_element(network, q) -> TimeEstimate:
     )
 
 
-def _inaccurate(network, *kernels) -> Array:
+def _inaccurate(network: AbstractResidualNetwork, *kernels) -> Array:
     """Whether an expectation at the start or at the optimum misses the tolerance."""
     if has_known_accuracy(network.activation):
         return jnp.zeros((), bool)
@@ -128,26 +131,26 @@ class _Leading(NamedTuple):
     log_response: Array
 
 
-def _growth(network, kernel: Block) -> Array:
+def _growth(network: AbstractResidualNetwork, kernel: Block) -> Array:
     """c = d log chi_ab;ab / dt."""
     return gain(flow_drift(network), kernel)[1].reshape(())
 
 
-def _log_read_out(network, kernel: Block) -> Array:
+def _log_read_out(network: AbstractResidualNetwork, kernel: Block) -> Array:
     """log b_out."""
     return log_read_out(network, kernel).reshape(())
 
 
-def _derivative(function, at, along):
+def _derivative(function: Callable[..., Any], at: Any, along: Any):
     return jax.jvp(function, (at,), (along,))
 
 
-def _leading_rate(y: _Leading, network) -> _Leading:
+def _leading_rate(y: _Leading, network: AbstractResidualNetwork) -> _Leading:
     drift, growth = gain(flow_drift(network), y.kernel)
     return _Leading(drift, growth.reshape(()))
 
 
-def _rate(y: _Flow, network) -> _Flow:
+def _rate(y: _Flow, network: AbstractResidualNetwork) -> _Flow:
     # Both directional derivatives in one sweep: the expectations are evaluated once.
     of_flow = flow_drift(network)
     drift_and_growth = lambda kernel: gain(of_flow, kernel)
@@ -166,18 +169,18 @@ def _rate(y: _Flow, network) -> _Flow:
     )
 
 
-def _slope(network, kernel: Block) -> Array:
+def _slope(network: AbstractResidualNetwork, kernel: Block) -> Array:
     """G = d log chi_out / dt."""
     read_out = lambda kernel: _log_read_out(network, kernel)
     return _growth(network, kernel) + _derivative(read_out, kernel, flow_drift(network)(kernel))[1]
 
 
-def _psi(network, t, y: _Flow) -> Array:
+def _psi(network: AbstractResidualNetwork, t, y: _Flow) -> Array:
     read_out = lambda kernel: _log_read_out(network, kernel)
     return t * (_derivative(read_out, y.kernel, y.kernel_correction)[1] + y.log_correction)
 
 
-def _integrate(rate, network, y, t0, ts, adjoint) -> Any:
+def _integrate(rate: Any, network: AbstractResidualNetwork, y: Any, t0, ts: Any, adjoint: Any) -> Any:
     """dy/dt = rate(y, network) at `ts`, from `t0`."""
     return diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, network: rate(y, network)),  # pyright: ignore
@@ -196,7 +199,7 @@ def _integrate(rate, network, y, t0, ts, adjoint) -> Any:
     ).ys  # pyright: ignore
 
 
-def _pair_element(network, pair, times, adjoint) -> TimeEstimate:
+def _pair_element(network: AbstractResidualNetwork, pair: Any, times, adjoint: Any) -> TimeEstimate:
     frozen, fixed = as_constant((network, pair))
     forward = diffrax.ForwardMode()
     origin = _Leading(pair_block(fixed), jnp.zeros_like(fixed[0]))
@@ -227,7 +230,9 @@ def _pair_element(network, pair, times, adjoint) -> TimeEstimate:
     return _finish(network, pair, search, interval, adjoint)
 
 
-def _finish(network, pair, search, interval, adjoint) -> TimeEstimate:
+def _finish(
+    network: AbstractResidualNetwork, pair: Any, search, interval: Any, adjoint: Any
+) -> TimeEstimate:
     found = jnp.exp(search.position)
     kernel, zero = pair_block(pair), jnp.zeros_like(found)
     origin = _Flow(kernel, zero, jax.tree.map(jnp.zeros_like, kernel), zero)
