@@ -1,4 +1,4 @@
-"""Python-level checks of arguments: what is concrete is refused here, before anything is traced."""
+"""Python-level checks of arguments: concrete values are refused here, before anything is traced."""
 
 import operator
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ def described(value) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says, as the end of a sentence."""
+    """The first line of an error's message, as the end of a sentence."""
     lines = str(error).strip().splitlines()
     return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
 
@@ -48,7 +48,7 @@ def reason(error: Exception) -> str:
 def as_real_array(name: str, value) -> Array:
     """`value` as an array in float32 or float64. Python numbers stay weakly typed, so dtype follows data.
 
-    **Raises** `TypeError`, also where a function is traced, for what is no real number and for other
+    **Raises** `TypeError`, also where a function is traced, for anything but real numbers and for other
     floating-point numbers: with 8 or 11 bits no expectation is right to three digits.
     """
     if isinstance(value, jax.Array) and value.dtype in _DTYPES:

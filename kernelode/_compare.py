@@ -1,4 +1,4 @@
-"""Predictions beside simulations: z-scores, and one number for all of them together."""
+"""Predictions compared with simulations: z-scores, and one number for all of them together."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class Comparison(eqx.Module):
-    """A theory beside a simulation.
+    """A theory compared with a simulation.
 
     - `rows`: every component once.
     - `chi_square`: the sum of z^2 over `degrees`, so that it is about one if the theory is right, and
@@ -127,7 +127,7 @@ def compare(
         value, scatter = estimate.value[:, *index][there], estimate.scatter[:, :, *index][:, there]
         expected, unsure = theory[:, *index][here], truncation[:, *index][here]
         error = np.sqrt(np.sum(scatter**2, axis=0))
-        # What varies by no more than rounding, such as the start, is no test.
+        # A quantity that varies by rounding alone, such as the start, is no test.
         random = error > _rounding(ensemble, name)
         safe = np.where(random, error, 1)
         z = (value - expected) / safe

@@ -22,7 +22,7 @@ def rounds(
     """For every start, `function(common, share)` of the inputs that begin there, in order.
 
     - `function`: arrays in, arrays out, each with a leading axis over inputs; of one device's share.
-    - `common`: what all inputs have in common, arrays and anything else.
+    - `common`: arguments shared by all inputs, arrays and anything else.
     - `inputs`: the inputs of a round; so many on each device.
     """
     mesh = Mesh(np.array(jax.local_devices()), ("device",))

@@ -94,8 +94,9 @@ def source_mismatch(
     *,
     exact: AbstractPairable | None = None,
 ) -> Float[Array, "times n n"]:
-    """U1 = S - 1/2 D^2 Q[V4]: what dK1/dt = chi K1 + 1/2 D^2 Q[V4], as published, lacks of the exact
-    source, at the exact moments and continuous depths `ts`. Shape (times, n, n), multiplied by n.
+    """U1 = S - 1/2 D^2 Q[V4]: the term of the exact source that the published
+    dK1/dt = chi K1 + 1/2 D^2 Q[V4] lacks, at the exact moments and continuous depths `ts`.
+    Shape (times, n, n), multiplied by n.
 
     **Arguments** as of `solve_pairs`; `exact` is by default what `solve_pairs` takes by default.
     """

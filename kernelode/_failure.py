@@ -96,7 +96,7 @@ def broken_result(network: AbstractArchitecture, variance: Float[Array, ""], is_
     activation's own where that is NaN itself, or neither it nor the kernel is large enough to overflow.
     """
     values = network.activation(_inputs(variance))
-    # Fourth moments of what is below this do not overflow.
+    # Fourth moments of numbers below this do not overflow.
     moderate = jnp.asarray(jnp.finfo(values.dtype).max, values.dtype) ** 0.25
     numbers = (values, variance, *jax.tree.leaves(network.layers()))
     small = jnp.all(jnp.array([jnp.all(jnp.abs(x) < moderate) for x in numbers]))

@@ -1,4 +1,4 @@
-"""What tells one function from another of the same name: its code, and what it refers to.
+"""A fingerprint that tells functions of one name apart: of the code, and of everything it refers to.
 
 Names do not: what was computed before an edit and after it would be mixed.
 """
@@ -69,7 +69,7 @@ class _TooMany(Exception):
 
 
 class _Digest:
-    """A hash of objects by what they are, each once: an object that is met again is its number."""
+    """A hash of objects by their contents, each once: an object that is met again is its number."""
 
     def __init__(self):
         self.hash = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Signals that end a run: what was computed is kept, and a write that was begun is finished."""
+"""Signals that end a run: results so far are kept, and a write that was begun is finished."""
 
 import contextlib
 import signal

@@ -34,7 +34,7 @@ def _free_beside(array: jax.Array | None) -> float | None:
     if array is None or isinstance(array, jax.core.Tracer):
         return available_bytes(jax.config.jax_default_device)  # pyright: ignore
     devices = array.devices()
-    # What is spread over several devices may be held by all of them together.
+    # Arrays spread over several devices may be held by all of them together.
     return available_bytes(*devices) if len(devices) == 1 else None
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 
 def probe(activation: Callable[[Any], Any]) -> np.ndarray | None:
-    """sigma at fixed points, in float64: what an activation is, however it is written. None if it cannot
-    be had there: a user's function may raise whatever it likes."""
+    """sigma at fixed points, in float64, which identify an activation however it is written. None if it
+    cannot be evaluated there: a user's function may raise whatever it likes."""
     double = lambda x: jnp.asarray(np.asarray(x), jnp.float64) if eqx.is_inexact_array(x) else x
     try:
         with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""What the code of a function refers to, and which of it is a library's."""
+"""The objects that the code of a function refers to, and which of them are a library's."""
 
 import dis
 import functools

@@ -50,7 +50,7 @@ class Response(Shown):
     - `diagonal`: chi_aa;aa.
     - `off_diagonal`: chi_ab;ab; on its diagonal, `diagonal`.
     - `mixed`: chi_ab;aa; zero on its diagonal.
-    - `quadrature_error`: of what `response` returns, an estimate of the relative error of the Gaussian
+    - `quadrature_error`: in results of `response`, an estimate of the relative error of the Gaussian
         expectations in `diagonal`, summed over the layers; None of others.
     """
 
@@ -145,7 +145,7 @@ def response_flow(
 
         dK/dt = Q(K),    d chi/dt = DQ(K) chi,    eta = DQ(K) chi,    chi_out = DK_out(K) chi.
 
-    It is integrated beside the kernel, so every adjoint differentiates it. On the diagonal,
+    It is integrated together with the kernel, so every adjoint differentiates it. On the diagonal,
     chi(t) = Q(K(t)) / Q(K(0)), since the flow is autonomous.
 
     **Arguments** as for `solve`.

@@ -1,4 +1,4 @@
-"""Outcomes of what the library computes."""
+"""Outcomes of the library's computations."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Modules as text with their numbers: what `print` and an error message show."""
+"""Modules as text with their numbers, for `print` and error messages."""
 
 import dataclasses
 from typing import Any

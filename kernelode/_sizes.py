@@ -22,7 +22,7 @@ from ._memory import check_memory
 
 #: The order of a tower that has yet to choose it by its tolerance, at the most.
 _HIGHEST = 64
-#: Arrays of the size of its state that one layer holds beside the state itself, by closure.
+#: Arrays of the size of its state that one layer holds in addition to the state, by closure.
 _LAYER = {GOnly: 5, WickTower: 14}
 #: Tsit5 keeps seven rates and two states; any other solver at least one rate.
 _STEP = 9
@@ -35,7 +35,7 @@ def check_propagation(
 ) -> None:
     """**Raises** `ValueError` if `propagate` with these arguments does not fit into memory."""
     saved = network.depth + 1 if layers is None else len(layers)
-    # What is saved exists twice: as it is filled, and without the place that layers not saved write to.
+    # Saved results exist twice: while they are filled, and without the place for layers not saved.
     copies = (1 if saved == 1 else 2 * saved + 1) + _LAYER.get(type(closure), 1)
     _check_states(network, kernel, closure, copies, saved, "layers", "`layers`")
 

@@ -21,7 +21,7 @@ _NOTHING_SAVED = "Nothing was saved: pass `ts`, or a `saveat` that saves states.
 class Solution(Shown):
     """Moments of a network's kernel at the saved depths.
 
-    - `network`, `closure`: what was solved.
+    - `network`, `closure`: the problem.
     - `ts`: the saved depths. For a residual network t = sum of rho_l^2; layer numbers for an MLP.
     - `state`: the closure's state there, leading axis `times`.
     - `result`: a `RESULTS` item; `RESULTS.successful` unless `throw=False` was passed.

@@ -153,7 +153,7 @@ def integrate(
     """Diffrax on d state/dt = rate(state, network), as a `Solution`. The network goes in as `args`:
     an adjoint then differentiates it."""
     term = diffrax.ODETerm(lambda t, y, args: rate(y, args))  # pyright: ignore
-    # What biases make of inputs that are zero.
+    # The variance that biases give to inputs that are zero.
     zero = Variances(jnp.zeros((1,), ts.dtype))
     growth = jnp.max(network.drift(zero, network.flow_layer()).values) * ts[-1]
     out = diffrax.diffeqsolve(

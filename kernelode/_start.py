@@ -39,7 +39,7 @@ def upstream_moments(start: AbstractStart, n: int, elements, dtype):
 
 
 class GaussianRows(AbstractStart):
-    """Neurons independent, h^0_i ~ N(0, K^0): what a Gaussian linear read-in does. Then
+    """Independent neurons, h^0_i ~ N(0, K^0), as a Gaussian linear read-in makes them. Then
     V4(0) = Gamma(K^0) for a residual stream, and K1(0) = 0."""
 
     memory: int = eqx.field(static=True, default=0)

@@ -27,7 +27,7 @@ def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, floa
     """The `scales` of an analytic function: panels at every distance are halved until polynomials of
     degree 16 resolve the function on them.
 
-    What persists at the largest distance, an oscillation for instance, is taken to persist everywhere. A
+    A feature at the largest distance, an oscillation for instance, is taken to persist everywhere. A
     distance at which nothing resolves the function is left out: no nodes would integrate a kink, and
     error estimates tell of it.
     """

@@ -1,4 +1,4 @@
-"""What smooth rectifiers have in common."""
+"""The common part of smooth rectifiers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Networks made of plain layers W sigma(h) + b: what finite width is known for."""
+"""Networks made of plain layers W sigma(h) + b, whose moments at finite width are known."""
 
 from typing import ClassVar, final
 

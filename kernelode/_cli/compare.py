@@ -1,4 +1,4 @@
-"""`kernelode compare`: the theory beside ensembles of random networks."""
+"""`kernelode compare`: the theory and ensembles of random networks."""
 
 import enum
 import pathlib

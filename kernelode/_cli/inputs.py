@@ -34,7 +34,7 @@ def draw_inputs(
 
 
 def take(option: str, asked: int | None, default: int, lowest: int, available: int) -> int:
-    """How many samples to take: what was asked for, or the default as far as there are so many."""
+    """The number of samples to take: as asked for, or the default if there are that many."""
     if asked is None:
         return min(default, available)
     options.at_least(option, asked, lowest)

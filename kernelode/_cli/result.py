@@ -1,4 +1,4 @@
-"""Everything that `kernelode rho` shows: what was asked, and what came out."""
+"""Everything that `kernelode rho` shows: the question and the answer."""
 
 import dataclasses
 import math
@@ -47,6 +47,6 @@ def status_counts(estimate: ko.ScaleEstimate) -> dict[str, int]:
 
 
 def as_text(value) -> str:
-    """Four digits; a dash for what is not finite."""
+    """Four digits; a dash for a value that is not finite."""
     value = float(value)
     return f"{value:.4g}" if math.isfinite(value) else "-"

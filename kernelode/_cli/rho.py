@@ -45,7 +45,7 @@ def rho(
     train: Annotated[
         int | None,
         typer.Option(
-            help="Training samples. By default 150, or half of what there is.",
+            help="Training samples. By default 150, or half of the samples.",
             rich_help_panel=_EVIDENCE,
             show_default=False,
         ),

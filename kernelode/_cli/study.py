@@ -1,4 +1,4 @@
-"""What `kernelode rho` computes: numbers only, nothing about how they are asked for or shown."""
+"""The computations of `kernelode rho`: numbers only, nothing about options or output."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ SECONDS = 5e-7
 
 
 class AtScale(eqx.Module):
-    """One residual scale for all inputs: what the network does to their kernel and its differences."""
+    """One residual scale for all inputs: their kernel after the network, and the response."""
 
     kernel: Float[Array, "*scales n n"]
     response: ko.Response

@@ -147,7 +147,7 @@ def own_frame(here: Frame) -> Frame:
 
 
 def units(gram: Float[Array, "2 2"]) -> Float[Array, "2"]:
-    """One over the deviations of u and w, which make the basis orthonormal; zero for what is lacking."""
+    """Inverse deviations of u and w, which make the basis orthonormal; zero for missing directions."""
     return jnp.stack(
         [jnp.where(g > 0, 1 / jnp.sqrt(jnp.where(g > 0, g, 1)), 0) for g in jnp.diagonal(gram)]
     )

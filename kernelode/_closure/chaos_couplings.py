@@ -1,4 +1,4 @@
-"""What the chaos coefficients of a pair say about one layer: Q, its derivatives, drive and sources.
+"""One layer of a pair from its chaos coefficients: Q, its derivatives, drive and sources.
 
 All at one layer, with f_ab = sigma_a sigma_b = sum c^ab_jk :u^j w^k: / sqrt(j! k!), X in (aa, ab, bb):
 
@@ -231,7 +231,7 @@ def _tails(
     lacking = squared * products.remainder[_FACTORS]
     total = jnp.diagonal(noise) + jnp.diagonal(lacking)
     energies = jnp.concatenate([curvatures[:1], products.sources, curvatures[1:]])
-    # The inverse deviations of the inputs, and an orthonormal basis; zero for what is lacking.
+    # The inverse deviations of the inputs, and an orthonormal basis; zero for missing directions.
     here = pair.frame
     of_u, of_w = units(here.gram)
     across = here.a[1, 1]

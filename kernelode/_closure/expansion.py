@@ -38,8 +38,8 @@ def expand(
 ) -> KernelMoments:
     """The moments of F(G), G having those of `state`.
 
-    - `noise`: n times the covariance of what is added to F(G), as a function of F(K).
-    - `seen`: what F'' is applied to, if not V.
+    - `noise`: n times the covariance of the noise added to F(G), as a function of F(K).
+    - `seen`: the covariance that F'' is applied to, if not V.
     """
     at = layout.linearise(function, state.kernel)
     shift = layout.curve(at, state.covariance if seen is None else seen) / 2

@@ -14,8 +14,9 @@ What these degrees add to C and K1 is carried apart from what the kept ones give
     C+' = 2 (chi C+ + sum_p c_p R_p),    K1+' = chi K1+ + 1/2 D^2Q C+ + sum_p source_p R_p.
 
 Its error is estimated by three times the change from the first order (A_p = c_p/g_p alone), the moduli
-of all degrees and depths added up; to it comes a bound of what is beyond the highest degree. The error is
-also at most the bound of the truncated tower and the modulus of what is added: the smaller is reported.
+of all degrees and depths added up; to it comes a bound on the rest, beyond the highest degree. The
+error is also at most the bound of the truncated tower plus the modulus of the tail: the smaller of the
+two is reported.
 """
 
 from typing import NamedTuple
@@ -49,7 +50,7 @@ class Tail(NamedTuple):
 
 
 class TailRate(NamedTuple):
-    """What the high degrees add to Cov(xi, D) and to S, and the errors of both."""
+    """The share of the high degrees in Cov(xi, D) and in S, and the errors of both."""
 
     driven: Float[Array, ""]
     shift: Float[Array, ""]

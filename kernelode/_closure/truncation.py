@@ -1,4 +1,4 @@
-"""What the truncation of a tower leaves out, bounded by inequalities.
+"""Bounds, by inequalities, on the part of the moments that a truncated tower leaves out.
 
 With the noise of a layer exact, a truncated tower lacks memory alone: Cov(xi_l, xi_m) of the degrees
 p > P between different layers. Along with a tower travels, for every element Y and every chaos e (that
@@ -129,8 +129,8 @@ def contraction_rate(
 ) -> Float[Array, ""]:
     """The smallest eigenvalue of B Q B^T, B scaled to an orthonormal basis.
 
-    What a pair lacks (a scale of zero), a layer may supply. Of the direction x that there is, the rate is
-    then the least v^T Q v with v^T x = 1, which is the limit of the eigenvalue.
+    A layer may supply a direction that a pair lacks (a scale of zero). Of the direction x that there
+    is, the rate is then the least v^T Q v with v^T x = 1, which is the limit of the eigenvalue.
     """
     q = b @ drift @ b.T
     has_u, has_w = scales[0] > 0, scales[1] > 0

@@ -58,12 +58,12 @@ class PairTowers(eqx.Module):
 
     variances: Float[Array, " n"]
     covariances: Float[Array, " pairs"]
-    towers: Any  # a `Tower`, beside which `order.py` carries bounds
+    towers: Any  # a `Tower`; `order.py` carries bounds with it
     singles: SingleTower
 
 
 class _Inputs(NamedTuple):
-    """What inputs contribute to the pairs that they are part of."""
+    """Contributions of inputs to the pairs that they are part of."""
 
     chaos: InputChaos
     products: InputProducts
@@ -182,7 +182,7 @@ class WickTowerPairs(AbstractPairClosure):
     def _map(
         self, network: AbstractArchitecture, state: PairTowers, layer: Layer, function: Callable[..., Any]
     ):
-        """What inputs contribute, computed once for each, Q of each, and `function` of every pair."""
+        """The contribution of every input, Q of each, and `function` of every pair."""
         n, d, activation = state.variances.shape[0], tower_degrees(self, network), network.activation
         inputs = self._all_inputs(network, state.variances)
 

@@ -36,7 +36,7 @@ def fits(
     width of any feature: the trapezoidal rule's error is exp(-2 pi) to the power of it."""
     root, enough = jnp.sqrt(q), jnp.ones(q.shape, bool)
     for distance, width in activation.scales:
-        # What is everywhere is also where the density has fallen by exp(-18).
+        # Features without end are also where the density has fallen by exp(-18).
         where = 6 * root if math.isinf(distance) else jnp.full_like(root, distance)
         step = spacing * jnp.sqrt(where**2 + (concentration * root) ** 2)
         needed = jnp.asarray(width, q.dtype) / density
@@ -128,7 +128,7 @@ def adapted_average(
 
 
 def fixed_average(function: Callable[[Array], list[Array]], c: Float[Array, " n"]) -> Array:
-    """E[f_k(z)] on a fixed number of adapted nodes: what reverse mode can differentiate."""
+    """E[f_k(z)] on a fixed number of adapted nodes, which reverse mode can differentiate."""
     k = jnp.arange(1 - 8 * _FIRST, 8 * _FIRST)
     limit = jnp.asinh(reach_of(c.dtype) / c)
 

@@ -130,5 +130,5 @@ def _nested_derivatives(function, q, order: int):
 
 
 def _rounding(value, size):
-    """What evaluating a closed form and its derivatives costs: some units in the last place."""
+    """The rounding error of a closed form and its derivatives: some units in the last place."""
     return 64 * jnp.finfo(value.dtype).eps * (jnp.abs(value) + size)

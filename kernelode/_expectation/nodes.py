@@ -72,8 +72,8 @@ def line_rule() -> Rule:
 def monotone_rule() -> Rule:
     """For functions of a monotone activation, which do not oscillate far out, where these nodes are too
     wide for it: half as many as in `line_rule`, and no less accurate up to variances of several hundred.
-    What is left of them for an odd activation is less than 512 bytes; XLA on CPUs runs what has no
-    larger array in one thread, which for one input is twice as fast."""
+    The half that an odd activation needs is less than 512 bytes; XLA on CPUs runs programs without
+    larger arrays in one thread, which for one input is twice as fast."""
     return _normal_rule(121, concentration=0.05)
 
 

@@ -37,7 +37,7 @@ _TERMS = 512
 
 
 class InputProducts(eqx.Module):
-    """What one input contributes to `pair_products`.
+    """The contribution of one input to `pair_products`.
 
     - `spectra`: of sigma, sigma^2, sigma^3, sigma'^2 and sigma''^2.
     - `remainders`: E[f^2] less what the spectrum has of it, f the same five.

@@ -14,13 +14,13 @@ from .kinds import AbstractKernel, Block
 def checked_kernel(kernel: RealLike, name: str = "kernel") -> Float[Array, "n n"]:
     """`kernel` as an array, if it is a covariance matrix; refused, never repaired, if it is not.
 
-    What every function that takes a kernel does first. It is judged at unit diagonal,
-    K_ab / sqrt(K_aa K_bb), so that a small block beside a large entry is seen as it would be alone.
+    Every function that takes a kernel calls this first. It is judged at unit diagonal,
+    K_ab / sqrt(K_aa K_bb), so that a small block next to a large entry is judged as it would be alone.
 
     **Arguments**
 
     - `kernel`: shape (n, n).
-    - `name`: what it is called in messages.
+    - `name`: its name in messages.
 
     **Raises** `TypeError` for a dtype other than float32 and float64; `ValueError` where a concrete
     kernel is not square, finite, symmetric and positive semidefinite (to rounding). A traced one is
@@ -104,7 +104,7 @@ def _at_unit_diagonal(kernel, xp, slack: float, tiny: float):
     safe = xp.where(root > 0, root, 1)
     scaled = kernel / safe[:, None] / safe[None, :]
     dead = (root == 0)[:, None] | (root == 0)[None, :]
-    # Sums of what is below the least normal number, `tiny`, may have been flushed to zero.
+    # Sums of numbers below the least normal one, `tiny`, may have been flushed to zero.
     flushed = 4 * tiny / safe[:, None] / safe[None, :]
     return xp.where(dead & (kernel != 0), xp.inf, scaled), slack + xp.where(dead, 0, flushed)
 
@@ -115,7 +115,7 @@ def _check_concrete(kernel: np.ndarray, name: str) -> None:
     if (kernel.diagonal() < 0).any():
         raise ValueError(f"`{name}` must have a non-negative diagonal.")
     eps_slack, exact = _slack(len(kernel), kernel.dtype), kernel.astype(float)
-    with np.errstate(over="ignore"):  # of what is far from a covariance
+    with np.errstate(over="ignore"):  # of matrices far from a covariance
         scaled, slack = _at_unit_diagonal(exact, np, eps_slack, float(np.finfo(kernel.dtype).tiny))
     dead = kernel.diagonal() == 0
     lost = (dead[:, None] | dead[None, :]) & (kernel != 0)

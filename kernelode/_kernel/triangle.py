@@ -91,7 +91,7 @@ class _Layout(NamedTuple):
 def _layout(n: int) -> _Layout:
     even = 1 - n % 2
     i, j = np.arange((n + 1) // 2), np.arange(n + even)
-    # Modulo n, for what is not selected.
+    # Modulo n, for entries that are not selected.
     rows, columns = (i, (n - even - i) % n), ((j - even) % n, (n - 1 - j) % n)
     upper = j[None, :] >= i[:, None] + even
     first, second = (

@@ -30,7 +30,7 @@ def from_stax(build: Callable[[Any], object], *, residual_scale: RealLike | None
             residual = stax.serial(stax.FanOut(2), branches, stax.FanInSum())
             return stax.serial(stax.Dense(512), *[residual] * 5, stax.Erf(), stax.Dense(1))
 
-    What is matched: a `Dense`, the read-in; then either layers `activation, Dense` (an `MLP`) or sums of
+    The pattern: a `Dense`, the read-in; then either layers `activation, Dense` (an `MLP`) or sums of
     `Identity` and a branch of such layers (a `ResNet`); then `activation, Dense`, the read-out. `serial`
     may be nested, `repeat` is spelled out, and no activation between two `Dense` is the linear one.
     Variances are `W_std**2` and `b_std**2` in either parameterisation: at initialisation they agree. They
@@ -91,7 +91,7 @@ def from_stax(build: Callable[[Any], object], *, residual_scale: RealLike | None
 
 
 def _ends(units: list[Dense | Step | Branch]) -> tuple[Dense, list[Step | Branch], Step]:
-    """Read-in, what is between, and read-out."""
+    """Read-in, the units between, and read-out."""
     if not units or not isinstance(units[0], Dense):
         raise ValueError("The first layer must be a `Dense`, the read-in.")
     read_in, rest = units[0], units[1:]

@@ -61,7 +61,7 @@ def load_neural_tangents() -> Any:
                 f"neural-tangents cannot be imported, for want of the module `{missing}`. {_REMEDY}",
                 name=_PACKAGE,
             ) from error
-        # What a library meets on a JAX that it does not know is not limited to `ImportError`.
+        # On a JAX that it does not know, a library may fail with more than an `ImportError`.
         except Exception as error:
             raise ImportError(
                 f"neural-tangents does not import on JAX {jax.__version__}: {error}. The loader knows "

@@ -1,4 +1,4 @@
-"""Random networks of finite width: what the theory is checked against."""
+"""Random networks of finite width, against which the theory is checked."""
 
 from .._start import FixedGram as FixedGram, GaussianRows as GaussianRows
 from ._budget import AbsoluteError as AbsoluteError, RelativeError as RelativeError

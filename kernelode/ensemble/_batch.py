@@ -114,7 +114,7 @@ def _walk(draw: Draw, start, key) -> Sums:
         put = lambda store: jax.tree.map(at_place, store, _measure(draw, *measured))
         return jax.lax.cond(place >= 0, put, lambda store: store, store)
 
-    # What a layer needs is handed on by the one before, in the carry: XLA would look it up in the stacked
+    # A layer hands on the needs of the next one in the carry: XLA would look it up in the stacked
     # arrays for every neuron, at three times the cost of a layer.
     def step(carry, following):
         state, store, now = carry

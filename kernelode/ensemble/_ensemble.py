@@ -1,4 +1,4 @@
-"""An ensemble of random networks: what was run, and what it measured."""
+"""An ensemble of random networks: its configuration and its measurements."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from ._elements import Elements, elements_of
 from ._estimates import Estimates
 from ._measured import Measured, combine
 
-#: Of two runs of the same networks these may differ: what they are merged from.
+#: Entries that may differ between two runs that are merged.
 _OF_THE_RUN = ("key", "versions")
 
 
@@ -243,7 +243,7 @@ def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
 
 
 def differences(mine: Ensemble, theirs: Ensemble, free: Sequence[str]) -> str:
-    """The names of what two ensembles differ in, but for those that are `free` to differ.
+    """The names of the entries in which two ensembles differ, except those `free` to differ.
 
     What has the same name may be another function: the activation is compared by its values, and what it
     makes of the kernel with it, layer by layer.

@@ -10,7 +10,7 @@ class Measured(NamedTuple):
     """An estimate.
 
     - `value`: the estimate; a numpy array, float64.
-    - `scatter`: what it is uncertain by, shape (bins, *value.shape): sum over bins of
+    - `scatter`: its uncertainty by bins, shape (bins, *value.shape): sum over bins of
         scatter_i scatter_j is the covariance of the errors of its entries i and j.
     """
 

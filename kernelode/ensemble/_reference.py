@@ -33,7 +33,7 @@ class Reference(NamedTuple):
     - `kernel`: K0.
     - `moment`: E f, for phi ~ N(0, K0).
     - `slope`: dE f_ab / d(K_aa, K_ab, K_bb).
-    - `factor`: lower triangular A, A A^T = C_b + C_W E f: what a layer multiplies normals by.
+    - `factor`: lower triangular A, A A^T = C_b + C_W E f: the factor of a layer's normals.
     """
 
     kernel: Float[Array, "layers element"]

@@ -14,7 +14,7 @@ from .._show import Shown
 
 
 class Posterior(Shown):
-    """What targets at training inputs say of a network's outputs. P training inputs, T others.
+    """A network's outputs given targets at training inputs. P training inputs, T others.
 
     - `mean`: the predictions at the other inputs, shape (T,), or (T, outputs) as the targets.
     - `variance`: the outputs' posterior variances there, of one output, shape (T,).

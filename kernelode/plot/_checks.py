@@ -1,4 +1,4 @@
-"""Checks of what the figures are given."""
+"""Checks of the arguments of figures."""
 
 from typing import Any, NamedTuple
 

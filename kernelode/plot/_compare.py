@@ -1,4 +1,4 @@
-"""Figures of theory beside simulation."""
+"""Figures of theory and simulation."""
 
 import numpy as np
 
@@ -22,14 +22,14 @@ def plot_comparison(
     **Arguments**
 
     - `axes`: where to draw.
-    - `comparison`: what `compare` returned.
+    - `comparison`: a result of `compare`.
     - `quantity`: one of those compared, such as `"mean_correction"`.
     - `labels`: the inputs of the components to show, such as `[(0, 0), (0, 1)]`. By default the first
         six.
 
     **Returns** `axes`.
 
-    **Raises** `ValueError` for what was not compared.
+    **Raises** `ValueError` for a quantity that was not compared.
     """
     known = list(dict.fromkeys(row.labels for row in comparison.rows if row.quantity == quantity))
     if not known:

@@ -48,7 +48,7 @@ def is_axis(values: Any, name: str) -> bool:
 
 
 def coordinate(values: Any, name: str) -> Coordinate:
-    """Of a DataArray that is sorted along `name`. **Raises** `ValueError` for what is no axis."""
+    """Of a DataArray that is sorted along `name`. **Raises** `ValueError` for a name of no axis."""
     points = np.asarray(values.coords[name], float)
     if points.size == 0 or not np.all(np.isfinite(points)):
         raise ValueError(f"`values`: coordinates {name!r} must be finite numbers, got {points}.")

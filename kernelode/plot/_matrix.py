@@ -22,7 +22,7 @@ def plot_kernel_matrix(axes: Axes, before: Any, after: Any = None) -> Axes:
 
     **Returns** `axes`.
 
-    **Raises** `ValueError` for what is no square matrix, or for two of different sizes.
+    **Raises** `ValueError` for a matrix that is not square, or for two of different sizes.
     """
     matrices = [_checked("before", before)]
     if after is not None:
@@ -57,7 +57,7 @@ def plot_kernel_matrix(axes: Axes, before: Any, after: Any = None) -> Axes:
     places = np.concatenate([ticks + number * stride for number in range(len(matrices))])
     axes.set_xticks(places, np.tile(ticks, len(matrices)).astype(str))
     axes.set_yticks(ticks, ticks.astype(str))
-    # What is left of the width has the bar of colours.
+    # The rest of the width holds the colour bar.
     share = 0.8 if after is None else 0.86
     right = (n + stride * (len(matrices) - 1)) / share - 0.5
     axes.set(xlim=(-0.5, right), ylim=(n - 0.5, -0.5), aspect="equal", frame_on=False)

@@ -26,8 +26,8 @@ def plot_scale_against_depth(
 
     - `axes`: where to draw.
     - `depths`: numbers of blocks, positive.
-    - `scales`: what `optimal_residual_scale` returned at each depth, for the same inputs.
-    - `law`: what `optimal_flow_time` returned for them.
+    - `scales`: results of `optimal_residual_scale` at each depth, for the same inputs.
+    - `law`: the result of `optimal_flow_time` for them.
 
     **Returns** `axes`.
 
@@ -35,7 +35,7 @@ def plot_scale_against_depth(
     """
     checked_axes(axes)
     for scale in scales:
-        instance("scales", scale, OptimalScale, "a list of what `optimal_residual_scale` returned")
+        instance("scales", scale, OptimalScale, "a list of results of `optimal_residual_scale`")
     depths = checked_depths(depths, len(scales), "scales")
     if not np.all(depths > 0):
         raise ValueError(f"`depths` must be positive: the axis is logarithmic; got {depths}.")

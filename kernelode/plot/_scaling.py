@@ -29,7 +29,7 @@ _ERROR: dict[str, Any] = {
     "markersize": 3.5,
     "markerfacecolor": "white",
 }
-#: Share of the height that is kept free at the top, for what is marked.
+#: Share of the height that is kept free at the top, for marks.
 _STRIP = 0.16
 #: Share of the width that the name of a mark takes.
 _ROOM = 0.33

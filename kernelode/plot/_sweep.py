@@ -28,7 +28,7 @@ def plot_sweep(axes: Axes, values: DataArray, *, optimum: DataArray | None = Non
 
     Axes are logarithmic where coordinates are spaced geometrically; so are results that are positive and
     span more than a factor of a hundred. Names, or the attributes `long_name` and `units`, are labels.
-    What is not finite is hatched in a heat map; along a curve, a cross at the bottom marks it.
+    Values that are not finite are hatched in a heat map; along a curve, a cross at the bottom marks it.
 
     **Arguments**
 
@@ -43,7 +43,7 @@ def plot_sweep(axes: Axes, values: DataArray, *, optimum: DataArray | None = Non
 
     **Returns** `axes`.
 
-    **Raises** `TypeError` for what is no DataArray; `ValueError` for one without an axis or with more
+    **Raises** `TypeError` for anything but a DataArray; `ValueError` for one without an axis or with more
     dimensions, and for an optimum that does not fit.
     """
     _check_array("values", values)

@@ -26,7 +26,7 @@ def plot_kernel_at_width(
 
     - `axes`: where to draw.
     - `depths`: the saved depths, shape (times,).
-    - `at_width`: what `Solution.at_width` returned.
+    - `at_width`: a result of `Solution.at_width`.
     - `mean_kernel`: K0, shape (times, n, n).
     - `elements`: which elements (a, b) of the kernel to show, at most six.
     - `measured`: of the mean over networks, such as `mean_kernel` of an ensemble: depths (m,), values
