@@ -22,7 +22,7 @@ from kernelode._closure.layouts import AllElements
 from kernelode._closure.singles import tower_degrees
 from kernelode._closure.tower import source_of_memory, tower_sources
 from kernelode._closure.wick_tower_pairs import WickTowerPairs
-from kernelode._expectation.chaos import input_chaos
+from kernelode._expectation.input_chaos import input_chaos
 from kernelode._expectation.products import PairProducts
 from kernelode._kernel import as_block
 

@@ -4,9 +4,8 @@ import jax.numpy as jnp
 from jax.scipy.special import erf
 from jaxtyping import Array, Float
 
-from .angle import angle
+from .arcsine import arcsine, single_arcsine
 from .base import AbstractClosedFormActivation, AbstractOddActivation
-from .scale import determinant, pair_factor
 
 
 class Erf(AbstractClosedFormActivation, AbstractOddActivation):
@@ -18,15 +17,8 @@ class Erf(AbstractClosedFormActivation, AbstractOddActivation):
     def second_moment(
         self, a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
-        """(2/pi) asin(2c / sqrt((1+2a)(1+2b))) (Williams 1998, eq. 11).
-
-        Written as an arc tangent, which keeps its digits where the argument approaches one:
-        (1+2a)(1+2b) - 4c^2 = 1 + 2(a + b) + 4(ab - c^2).
-        """
-        f = pair_factor(1 + a, 1 + b).value
-        a, b, c = a * f, b * f, c * f
-        square = f * (f + 2 * (a + b)) + 4 * determinant(a, b, c)
-        return 2 / jnp.pi * angle(2 * c, jnp.sqrt(square))
+        """(2/pi) asin(2c / sqrt((1+2a)(1+2b))) (Williams 1998, eq. 11): `arcsine`, offset 1/2."""
+        return 2 / jnp.pi * arcsine(0.5, a, b, c)
 
     def variance_moment(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        return 2 / jnp.pi * angle(2 * q, jnp.sqrt(1 + 4 * q))
+        return 2 / jnp.pi * single_arcsine(0.5, q)

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .angle import angle
+from .arcsine import arcsine, quotient, root_determinant
 from .price import mixed_derivative
-from .scale import determinant, pair_factor
+from .scale import correlation, pair_factor
 
 
 def homogeneous_second_moment(negative_slope, positive_slope, a: Array, b: Array, c: Array) -> Array:
@@ -47,8 +47,9 @@ def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -
     within rounding of parallel it is not known how parallel they are, unless they are equal.
     """
     eps = jnp.finfo(c.dtype).eps
-    root = _root_determinant(a, b, c)
-    condition = jnp.where(root > 0, a * b / jnp.where(root > 0, root, 1) ** 2, jnp.inf)
+    gap = correlation(a, b, c)[1]
+    regular = (gap > 0) & (a > 0) & (b > 0)
+    condition = jnp.where(regular, 1 / jnp.where(regular, gap, 1), jnp.inf)
     equal = (a == b) & (jnp.abs(c) == a)
     amplified = jnp.where(equal | (a == 0) | (b == 0), 1, jnp.sqrt(jnp.minimum(condition, 1 / eps)))
     energy = ((negative_slope**2 + positive_slope**2) / 2).astype(c.dtype)
@@ -57,7 +58,7 @@ def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -
         size = energy * a ** ((1 - i) / 2) * b ** ((1 - j) / 2)
         if i + j <= 2:
             return 64 * eps * (jnp.abs(value) + size * (amplified if i + j == 2 else 1))
-        return jnp.where(root > 0, 64 * eps * jnp.abs(value) * condition, jnp.inf)
+        return jnp.where(regular, 64 * eps * jnp.abs(value) * condition, jnp.inf)
 
     return {(i, j): estimate(i, j, value) for (i, j), value in moments.items()}
 
@@ -65,52 +66,19 @@ def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -
 @jax.custom_jvp
 def _mean_absolute_product(a, b, c):
     """E|xy| = (2/pi) (D + c asin(corr))."""
-    return 2 / jnp.pi * (_root_determinant(a, b, c) + c * _arcsine(a, b, c))
+    return 2 / jnp.pi * (root_determinant(0.0, a, b, c) + c * arcsine(0.0, a, b, c))
 
 
-@_mean_absolute_product.defjvp
+@functools.partial(_mean_absolute_product.defjvp, symbolic_zeros=True)
 def _(primals, tangents):
     # Price: d/dc = E[sgn sgn] = (2/pi) asin(corr), d/da = E[delta(x)|y|] = D / (pi a).
     a, b, c = primals
-    da, db, dc = tangents
-    root = _root_determinant(a, b, c)
-    by_c = 2 / jnp.pi * _arcsine(a, b, c)
-    by_a = root * _reciprocal(a) / jnp.pi
-    by_b = root * _reciprocal(b) / jnp.pi
-    return _mean_absolute_product(a, b, c), by_a * da + by_b * db + by_c * dc
+    root = root_determinant(0.0, a, b, c)
+    slopes = quotient(root, a) / jnp.pi, quotient(root, b) / jnp.pi, 2 / jnp.pi * arcsine(0.0, a, b, c)
+    # What is not moved is left out: zero times a second derivative that overflows is no number.
+    moved = [slope * dx for slope, dx in zip(slopes, tangents) if not _is_zero(dx)]
+    return _mean_absolute_product(a, b, c), sum(moved, start=jnp.zeros_like(c))
 
 
-@jax.custom_jvp
-def _root_determinant(a, b, c):
-    """D = sqrt(ab - c^2); differences that are rounding count as zero."""
-    f = pair_factor(a, b)
-    square = determinant(a * f.value, b * f.value, c * f.value)
-    return jnp.where(square == 0, 0, f.inverse * jnp.sqrt(jnp.where(square == 0, 1, square)))
-
-
-@_root_determinant.defjvp
-def _(primals, tangents):
-    a, b, c = primals
-    da, db, dc = tangents
-    root = _root_determinant(a, b, c)
-    return root, (b * da / 2 + a * db / 2 - c * dc) * _reciprocal(root)
-
-
-@jax.custom_jvp
-def _arcsine(a, b, c):
-    """asin(c / sqrt(ab)), zero where a variance is zero."""
-    return angle(c, _root_determinant(a, b, c))
-
-
-@_arcsine.defjvp
-def _(primals, tangents):
-    a, b, c = primals
-    da, db, dc = tangents
-    rate = dc - c / 2 * (da * _reciprocal(a) + db * _reciprocal(b))
-    return _arcsine(a, b, c), rate * _reciprocal(_root_determinant(a, b, c))
-
-
-def _reciprocal(x):
-    """1/x, with 0 for 1/0: see the module's note on derivatives."""
-    zero = x == 0
-    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, x))
+def _is_zero(tangent) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)

@@ -29,8 +29,7 @@ def directional(function: Callable[..., Array], argument: int) -> Callable[..., 
     """The derivative of an elementwise function with respect to one of its arguments."""
 
     def derivative(*args):
-        tangents = [jnp.zeros_like(x) for x in args]
-        tangents[argument] = jnp.ones_like(args[argument])
-        return jax.jvp(function, args, tuple(tangents))[1]
+        alone = lambda x: function(*args[:argument], x, *args[argument + 1 :])
+        return jax.jvp(alone, (args[argument],), (jnp.ones_like(args[argument]),))[1]
 
     return derivative

@@ -1,5 +1,6 @@
 """The sine."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,4 +28,7 @@ class Sin(AbstractClosedFormActivation, AbstractOddActivation):
         # sinh keeps the digits of a small covariance; the difference does not overflow.
         small = jnp.abs(cross) < 1
         by_sinh = jnp.exp(-mean) * jnp.sinh(jnp.where(small, cross, 0))
-        return jnp.where(small, by_sinh, (jnp.exp(cross - mean) - jnp.exp(-cross - mean)) / 2)
+        # A covariance beyond (a+b)/2 is rounding, which at large variance is no small number.
+        excess = jax.lax.stop_gradient(jnp.maximum(jnp.abs(cross) - mean, 0))
+        same, opposite = (jnp.exp(side * cross - mean - excess) for side in (1, -1))
+        return jnp.where(small, by_sinh, (same - opposite) / 2)

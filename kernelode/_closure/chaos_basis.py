@@ -25,7 +25,8 @@ import scipy
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._expectation.chaos import alignment, cumulative_powers, has_kinks
+from .._expectation.chaos import alignment, cumulative_powers
+from .._expectation.input_chaos import has_kinks
 from .._expectation.nodes import TERMS
 
 

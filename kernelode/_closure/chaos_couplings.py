@@ -20,13 +20,11 @@ from .._activation.base import (
 from .._architecture.layer import Affine
 from .._expectation.chaos import (
     SAFETY,
-    InputChaos,
     chaos_coefficients,
     coefficient_tails,
-    has_kinks,
-    kinks_of,
     uncorrelated_coefficients,
 )
+from .._expectation.input_chaos import InputChaos, has_kinks, kinks_of
 from .._expectation.parallel import parallel_coefficients, replaced
 from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation, AbstractKinkedActivation
 from .._architecture import AbstractArchitecture, Affine
-from .._expectation.chaos import input_chaos
+from .._expectation.input_chaos import input_chaos
 from .._expectation.products import SingleProducts, input_products, pair_products
 from .._expectation.quadruples import quadruple_moments, quadruples
 from .._kernel import element_numbers, own_elements

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._chunks import map_in_chunks
-from .._expectation.chaos import SAFETY, InputChaos, input_chaos
+from .._expectation.chaos import SAFETY
+from .._expectation.input_chaos import InputChaos, input_chaos
 from .._expectation.products import (
     InputProducts,
     SingleProducts,

@@ -19,7 +19,6 @@ variance corr'^2 / spread^2: smooth ones, of which `_closure/chaos_basis.py` mak
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,38 +29,15 @@ from .._activation import scale
 from .._activation.base import (
     AbstractActivation,
     AbstractHomogeneousActivation,
-    AbstractKinkedActivation,
 )
-from .kinked import kinked_steps
+from .input_chaos import InputChaos, input_chaos
 from .moments import Estimate
-from .nodes import TERMS, chaos_reach, chaos_rule, hermite_functions
-from .origin import padded, taylor_coefficients
+from .nodes import TERMS
 from .wedge import homogeneous_coefficients
 
 #: Estimates are this times the change by a finer rule. The change is about the error; at a kink between
 #: two nodes it may be a third of it.
 SAFETY = 4
-
-
-class InputChaos(eqx.Module):
-    """What one input brings to the coefficients of its pairs and of itself.
-
-    - `products`: G_ji, shape (order + 1, terms).
-    - `spectrum`: s_m, shape (terms + order,).
-    - `square`: E[sigma^2 h_m], shape (order + 1,): the coefficients of the input with itself.
-    - `lowest`: s_m, shape (order + 2,).
-
-    At zero variance `square` and `lowest` are the coefficients of :x^m: / sqrt(m!) instead, to first
-    order in the variance.
-
-    - `energies`: E[(sigma h_j)^2], shape (order + 1,).
-    """
-
-    products: Float[Array, "*n order terms"]
-    spectrum: Float[Array, "*n term"]
-    square: Float[Array, "*n order"]
-    lowest: Float[Array, "*n low"]
-    energies: Float[Array, "*n order"]
 
 
 def hermite_spectrum(activation: AbstractActivation, q: Float[Array, ""], terms: int) -> Estimate:
@@ -155,47 +131,6 @@ def _(primals, tangents):
     return (corr, gap), (rate, -2 * corr * rate)
 
 
-def input_chaos(
-    activation: AbstractActivation,
-    q: Float[Array, ""],
-    order: int,
-    terms: int,
-    *,
-    power: int = 1,
-    finer: bool = False,
-) -> InputChaos:
-    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power.
-    `finer` is for estimates of the error, by the difference."""
-    if kinks := kinks_of(activation):
-        positive = jnp.where(q > 0, q, 1)
-        scale = jnp.sqrt(positive)[None, None]
-        z, steps = (x[0] for x in kinked_steps(kinks, scale, chaos_reach(order), finer=finer))
-        basis = scan_hermite(z, terms + order)
-        lowest = basis[: order + 1]
-    else:
-        rule = chaos_rule(order, terms, finer)
-        z, steps = (jnp.asarray(x, q.dtype) for x in (rule.nodes, rule.steps))
-        # Constants as they are used: XLA would slice and transpose them at compile time, slowly.
-        basis = jnp.asarray(_basis(order, terms, finer), q.dtype)
-        lowest = jnp.asarray(_basis(order, terms, finer)[: order + 1], q.dtype)
-    root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
-    values = activation(root * z) ** power
-    low = values[None, :] * lowest
-    weighted = low * steps[None, :]
-    damping = jnp.exp(-(z**2) / 4)
-    square = weighted @ (values * damping)
-    energies = jnp.sum(weighted * low, axis=1)
-    spectrum = basis @ (steps * damping * values)
-    at_zero, squared = taylor_coefficients(lambda x: activation(x) ** power, q, order, kinked=bool(kinks))
-    return InputChaos(
-        products=jnp.einsum("jz,iz->ji", weighted, basis)[:, :terms],
-        spectrum=spectrum,
-        square=jnp.where(q > 0, square, squared[: order + 1]),
-        lowest=jnp.where(q > 0, padded(spectrum, order + 2), at_zero),
-        energies=energies,
-    )
-
-
 def chaos_coefficients(x: InputChaos, y: InputChaos, corr, spread) -> Float[Array, "j k"]:
     """c_jk for all j, k up to the inputs' order, of which j + k <= order are meaningful."""
     terms, order = x.products.shape[-1], x.products.shape[-2] - 1
@@ -249,31 +184,3 @@ def _binomial_roots(order: int, terms: int) -> np.ndarray:
     i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
     gammaln = scipy.special.gammaln
     return np.exp((gammaln(i + k + 1) - gammaln(i + 1) - gammaln(k + 1)) / 2)
-
-
-@functools.lru_cache
-def _basis(order: int, terms: int, finer: bool) -> np.ndarray:
-    return hermite_functions(chaos_rule(order, terms, finer).nodes, terms + order)
-
-
-def has_kinks(activation: AbstractActivation) -> bool:
-    return bool(kinks_of(activation))
-
-
-def kinks_of(activation: AbstractActivation) -> tuple[float, ...]:
-    """Where the activation is not smooth."""
-    if isinstance(activation, AbstractHomogeneousActivation):
-        return (0.0,)
-    return activation.kinks if isinstance(activation, AbstractKinkedActivation) else ()
-
-
-def scan_hermite(z, terms: int):
-    """h_m(z) exp(-z^2/4) for many m on traced nodes: (terms, node)."""
-
-    def step(carry, m):
-        previous, current = carry
-        following = (z * current - jnp.sqrt(m) * previous) / jnp.sqrt(m + 1)
-        return (current, following), current
-
-    start = (jnp.zeros_like(z), jnp.exp(-(z**2) / 4))
-    return jax.lax.scan(step, start, jnp.arange(terms, dtype=z.dtype))[1]

@@ -87,6 +87,11 @@ def spectral_rule() -> Rule:
     return _normal_rule(641, concentration=0.2, reach=12.0)
 
 
+#: Of the nodes of `chaos_rule`: Hermite functions of high order oscillate far out as next to zero, so
+#: that nodes are nearly uniform; features of the activation next to zero are why they are not quite so.
+CHAOS_CONCENTRATION = 4.0
+
+
 class Steps(NamedTuple):
     """Nodes z and steps with integral f dz / sqrt(2 pi) = sum_i step_i f(z_i)."""
 
@@ -108,7 +113,7 @@ def chaos_rule(order: int, terms: int, finer: bool = False) -> Steps:
     by when its spacing is halved is its own error, up to the much smaller one that is left; of a kink or
     of a step that it does not see it is at least a third.
     """
-    reach, concentration = chaos_reach(order), 4.0
+    reach, concentration = chaos_reach(order), CHAOS_CONCENTRATION
     end = math.asinh(reach / concentration)
     wave = math.sqrt(max(terms, 4 * order))
     widest = min(5.0 / wave / math.hypot(concentration, reach), 0.0172)

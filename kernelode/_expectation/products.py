@@ -20,14 +20,8 @@ from .._activation.base import (
     AbstractKinkedActivation,
     derivatives,
 )
-from .chaos import (
-    alignment,
-    cumulative_powers,
-    has_kinks,
-    input_chaos,
-    kinks_of,
-    scan_hermite,
-)
+from .chaos import alignment, cumulative_powers
+from .input_chaos import has_kinks, input_chaos, kinks_of, scan_hermite
 from .kinked import kinked_steps
 from .nodes import chaos_reach, chaos_rule, hermite_functions
 from .origin import taylor_coefficients
