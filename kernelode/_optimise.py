@@ -26,8 +26,8 @@ from ._checks import (
 from ._custom_types import RealLike
 from ._kernel import checked_kernel, input_pairs
 from ._response import response
-from ._results import RESULTS, choose_result
-from ._search import by_optax, by_optimistix, look_ahead
+from ._results import RESULTS
+from ._search import by_optax, by_optimistix, minimise
 from ._show import Shown
 
 
@@ -213,6 +213,11 @@ def _refuse_ill_posed(objective, network, leaves) -> None:
         )
 
 
+def _coarser(*arrays: Array):
+    """The dtype of the array with the largest rounding: what a search can tell apart."""
+    return max((x.dtype for x in arrays), key=lambda dtype: float(jnp.finfo(dtype).eps))
+
+
 @eqx.filter_jit
 def _search(
     search, objective, network, where, optimiser, positive, max_steps, tolerance, grad
@@ -220,7 +225,6 @@ def _search(
     chosen = where(network)
     strong = lambda x: jnp.asarray(x, jnp.result_type(x))  # not weakly typed: a loop carries it
     start = jax.tree.map(lambda x: strong(jnp.log(x) if positive else x), chosen)
-    dtype = jnp.result_type(*jax.tree.leaves(start))
 
     def place(y):
         values = jax.tree.map(jnp.exp, y) if positive else y
@@ -232,11 +236,9 @@ def _search(
             raise TypeError(
                 f"`objective` must return a real scalar, got shape {value.shape} and dtype {value.dtype}."
             )
-        return -value.astype(dtype)
+        return -value.astype(_coarser(value, *jax.tree.leaves(y)))
 
-    end = search(cost, start, optimiser, max_steps, tolerance, grad)
-    lowest, runs_away = look_ahead(cost, end, positive)
-    result = choose_result(runs_away, RESULTS.unbounded, end.result)
+    end = minimise(search, cost, start, optimiser, max_steps, tolerance, grad, positive)
     count = end.track.count
-    filled = jnp.where(jnp.arange(max_steps) < count, -end.track.history, -lowest)
-    return Optimum(place(end.position), -lowest, count, filled, result)
+    filled = jnp.where(jnp.arange(max_steps) < count, -end.track.history, -end.cost)
+    return Optimum(place(end.position), -end.cost, count, filled, end.result)

@@ -1,11 +1,11 @@
-"""Searches for the lowest cost by optax and by optimistix, and what is known of how they end.
+"""Searches for the lowest cost by optax and by optimistix, in rounds until an ending is one.
 
-A search has no answer where the cost keeps falling however far one goes. Neither a gradient nor a number
-of steps tells that from a search that is merely slow; a look ahead does. From where a search ended, in
-the direction it was going, the cost is evaluated at distances that double: beyond a minimum it rises.
+A round ends where its optimiser has converged, fails or stands still. Its ending is judged by the cost
+around it (`look_around`): if the cost is lower elsewhere on a line through it, the next round starts from
+there; if it never rises again, the search has no answer.
 """
 
-from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,83 +15,106 @@ import optax
 from jaxtyping import Array, Float
 
 from ._results import RESULTS, choose_result
+from ._surroundings import look_around, rounding
 
 #: Steps without progress beyond rounding after which a search is where rounding lets it come: of optax,
 #: whose steps may be small, and of a minimiser, whose steps go as far as they should.
 _PATIENCE, _MINIMISER_PATIENCE = 100, 10
-#: The first look ahead, in units of the coordinates (closer than the edge of what can be computed is to
-#: most optima), and how often it is doubled: for logarithms to a factor exp(32), whose square still fits
-#: into float32; for the parameters themselves to 1e9 times their size.
-_FIRST, _DOUBLINGS = 2.0**-10, {True: 15, False: 40}
-#: Steps in a row, looks ahead included, that have to make progress where the cost cannot be followed on;
-#: all, of a search that took fewer.
-_FEWEST = 4
 
 
 class Track(NamedTuple):
     """What a search remembers of its way.
 
-    - `here`, `cost`: the last position where the cost was a number, and that number.
+    - `here`: the last position where the cost was a number.
     - `behind`: where the search was some ten steps ago, as a moving average.
-    - `best`: the lowest cost; `since`, `falls`: for how many steps it has not, and has, been lowered by
-        more than rounding.
+    - `best`: the lowest cost, up to rounding, and `at`, its position; `since`, for how many steps of this
+        round it has not been lowered by more than that.
     - `history`, `count`: the cost before each step, and how many there were.
     """
 
     here: Any
-    cost: Float[Array, ""]
     behind: Any
     best: Float[Array, ""]
+    at: Any
     since: Array
-    falls: Array
     history: Float[Array, " max_steps"]
     count: Array
 
 
 class Ending(NamedTuple):
-    """Where a search ended, where it was going (past it, if the cost was no number there), and how."""
+    """Where a search ended, with the cost there, and how."""
 
     position: Any
-    heading: Any
+    cost: Float[Array, ""]
     track: Track
     result: RESULTS
 
 
-def begin(start: Any, max_steps: int) -> Track:
-    """Before the first step."""
-    dtype = jnp.result_type(*jax.tree.leaves(start))
+def begin(start: Any, max_steps: int, dtype) -> Track:
+    """Before the first step; `dtype` is that of the cost."""
     infinite, none = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
-    return Track(
-        start, infinite, start, infinite, none, none, jnp.zeros((max_steps,), dtype), jnp.asarray(0)
-    )
+    return Track(start, start, infinite, start, none, jnp.zeros((max_steps,), dtype), none)
 
 
 def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
     """The track with the cost of one more position, before the step from there."""
     known = jnp.isfinite(cost)
-    lower = cost < track.best - _rounding(jnp.where(jnp.isfinite(track.best), track.best, 0))
+    lower = cost < track.best - rounding(jnp.where(jnp.isfinite(track.best), track.best, 0))
     return Track(
         here=_where(known, y, track.here),
-        cost=jnp.where(known, cost, track.cost),
         behind=_where(known, jax.tree.map(lambda b, x: b + (x - b) / 10, track.behind, y), track.behind),
         best=jnp.where(lower, cost, track.best),
+        at=_where(lower, y, track.at),
         since=jnp.where(lower, 0, track.since + 1),
-        falls=jnp.where(known, jnp.where(lower, track.falls + 1, 0), track.falls),
         history=track.history.at[track.count].set(cost),
         count=track.count + 1,
     )
 
 
-def by_optax(cost, start, optimiser, max_steps: int, tolerance, grad) -> Ending:
+def minimise(
+    search, cost, start, optimiser, max_steps: int, tolerance, grad, logarithmic: bool
+) -> Ending:
+    """Rounds of a `search`, `by_optax` or `by_optimistix`, until one ends at a minimum, or fails.
+
+    The result is `unbounded` where the cost around the ending has no lowest value. A search that fails
+    ends at the best position that it has seen.
+    """
+    dtype = jax.eval_shape(cost, start).dtype
+    if tolerance is None:
+        tolerance = 1e-6 if dtype == jnp.float64 else 1e-3
+    # A minimiser ends where it changes no more than its own tolerances say.
+    own = [getattr(optimiser, name, 0.0) for name in ("rtol", "atol")]
+    accepted = functools.reduce(jnp.maximum, own, tolerance)
+
+    def round_(carry):
+        start, _, last = carry
+        track = last.track._replace(here=start, behind=start, since=jnp.zeros_like(last.track.since))
+        end = search(cost, start, track, optimiser, max_steps, tolerance, grad)
+        good = end.result == RESULTS.successful
+        position = _where(good | ~jnp.isfinite(end.track.best), end.position, end.track.at)
+        way = jax.tree.map(lambda x, b: x - b, end.track.here, end.track.behind)
+        around = look_around(cost, grad(cost), position, way, logarithmic=logarithmic, tolerance=accepted)
+        left = end.track.count < max_steps
+        early = good & around.lower
+        result = choose_result(early, RESULTS.nonlinear_max_steps_reached, end.result)
+        result = choose_result(around.endless, RESULTS.unbounded, result)
+        again = early & left
+        y = _where(early, around.lowest, position)
+        return y, again, Ending(y, jnp.where(early, around.value, around.here), end.track, result)
+
+    fresh = begin(start, max_steps, dtype)
+    carry = (start, jnp.asarray(True), Ending(start, fresh.best, fresh, RESULTS.successful))
+    return jax.lax.while_loop(lambda carry: carry[1], round_, carry)[2]
+
+
+def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Ending:
     """Steps of an optax transformation until the gradient is small, or all of it is rounding."""
     optimiser = optax.with_extra_args_support(optimiser)
     dtype = jnp.result_type(*jax.tree.leaves(start))
-    if tolerance is None:
-        tolerance = 1e-6 if dtype == jnp.float64 else 1e-3
 
     def ended(track, largest):
         # Where the cost is flat to rounding over a step of sqrt(eps), no smaller gradient means more.
-        flat = (track.since >= _PATIENCE) & (largest < _flat(track.cost))
+        flat = (track.since >= _PATIENCE) & (largest < _flat(track.best).astype(dtype))
         return (largest < tolerance) | flat
 
     def unfinished(carry):
@@ -112,19 +135,19 @@ def by_optax(cost, start, optimiser, max_steps: int, tolerance, grad) -> Ending:
         return _where(done, y, moved), state, track, largest
 
     largest = jnp.asarray(jnp.finfo(dtype).max, dtype)
-    carry = (start, optimiser.init(start), begin(start, max_steps), largest)
+    carry = (start, optimiser.init(start), track, largest)
     y, _, track, largest = jax.lax.while_loop(unfinished, step, carry)
     known = jnp.isfinite(largest)
     result = choose_result(ended(track, largest), RESULTS.successful, RESULTS.nonlinear_max_steps_reached)
     return Ending(
         position=_where(known, y, track.here),
-        heading=_where(_finite(y), y, track.here),
+        cost=track.best,
         track=track,
         result=choose_result(known, result, RESULTS.nonfinite),
     )
 
 
-def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> Ending:
+def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Ending:
     """Steps of an optimistix minimiser until it has converged, or stands still: its tolerances may be
     below what rounding lets it reach."""
     del tolerance, grad  # a minimiser has its own
@@ -134,7 +157,7 @@ def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> En
         sane = _finite(y)
         return jnp.where(sane, cost(_where(sane, y, start)), jnp.inf), None
 
-    shape = jax.ShapeDtypeStruct((), jnp.result_type(*jax.tree.leaves(start)))
+    shape = jax.ShapeDtypeStruct((), track.best.dtype)
     tags = frozenset()
     state = optimiser.init(function, start, None, {}, shape, None, tags)
     arrays, static = eqx.partition(state, eqx.is_array)
@@ -143,11 +166,12 @@ def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> En
         state = eqx.combine(arrays, static)
         done, result = optimiser.terminate(function, y, None, {}, state, tags)
         way = jax.tree.map(lambda x, b: x - b, track.here, track.behind)
-        reach = jnp.finfo(shape.dtype).eps ** 0.5 * (1 + _largest(track.here))
+        reach = float(jnp.finfo(shape.dtype).eps) ** 0.5 * (1 + _largest(track.here))
         still = (track.since >= _MINIMISER_PATIENCE) & (_largest(way) <= reach)
         slope = getattr(getattr(state, "f_info", None), "grad", None)
         if slope is not None:
-            still = still & (_largest(slope) < _flat(track.cost))
+            steepest = _largest(slope)
+            still = still & (steepest < _flat(track.best).astype(steepest.dtype))
         return done | still, choose_result(still, RESULTS.successful, RESULTS.promote(result))
 
     def unfinished(carry):
@@ -163,7 +187,7 @@ def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> En
         known = jnp.isfinite(value) & _finite(moved)
         return _where(known, moved, y), eqx.filter(state, eqx.is_array), track, known
 
-    carry = (start, arrays, begin(start, max_steps), jnp.asarray(True))
+    carry = (start, arrays, track, jnp.asarray(True))
     y, arrays, track, known = jax.lax.while_loop(unfinished, step, carry)
     done, result = end(y, arrays, track)
     state = eqx.combine(arrays, static)
@@ -171,65 +195,15 @@ def by_optimistix(cost, start, optimiser, max_steps: int, tolerance, grad) -> En
     result = choose_result(done, result, RESULTS.nonlinear_max_steps_reached)
     return Ending(
         position=_where(known, last, track.here),
-        heading=_where(_finite(y), y, track.here),
+        cost=track.best,
         track=track,
         result=choose_result(known, result, RESULTS.nonfinite),
     )
 
 
-def look_ahead(
-    cost: Callable[[Any], Array], end: Ending, logarithmic: bool
-) -> tuple[Float[Array, ""], Array]:
-    """The cost where a search ended, and whether it never rises again in the direction of the search."""
-    y, track = end.position, end.track
-    way = jax.tree.map(lambda x, b: x - b, end.heading, track.behind)
-    length = _largest(way)
-    moved = (length > 0) & jnp.isfinite(length)
-    unit = jnp.ones_like(length) if logarithmic else 1 + _largest(y)
-    direction = jax.tree.map(lambda x: x * unit / jnp.where(moved, length, 1), way)
-    last = _DOUBLINGS[logarithmic] + 1
-
-    def place(rung):
-        far = jnp.where(rung > 0, _FIRST * 2.0 ** (rung - 1).astype(length.dtype), 0)
-        return jax.tree.map(lambda x, d: x + far.astype(x.dtype) * d, y, direction)
-
-    def unfinished(carry):
-        rung, *_, falling, known = carry
-        return (rung == 0) | ((rung <= last) & falling & known & moved)
-
-    def step(carry):
-        rung, first, before, slope, steady, falls, falling, known = carry
-        now = cost(place(rung))
-        known = jnp.isfinite(now)
-        falling = (rung == 0) | ~(now > before + _rounding(before))
-        fell = (rung > 0) & known & (now < before - _rounding(before))
-        falls = jnp.where(fell, falls + 1, falls)
-        # From the first look on, each is as far from the one before as that is from the start.
-        steeper = (before - now) / jnp.where(rung > 1, 2.0 ** (rung - 2).astype(now.dtype), 1)
-        steeper = jnp.where(before - now > 16 * _rounding(before), steeper, 0)
-        # Flat and then steep again: something other than a way without end.
-        falling = falling & (steady | ~(known & (steeper > 2 * slope)))
-        steady = steady & ~(known & (rung > 1) & (steeper < slope / 2))
-        slope = jnp.where(known & (rung > 0), steeper, slope)
-        return rung + 1, jnp.where(rung == 0, now, first), now, slope, steady, falls, falling, known
-
-    zero, yes = jnp.zeros_like(length), jnp.asarray(True)
-    carry = (jnp.asarray(0), zero, zero, zero, yes, track.falls, yes, yes)
-    rung, value, _, _, steady, falls, falling, known = jax.lax.while_loop(unfinished, step, carry)
-    everywhere = known & falling & (rung > last)
-    # Where the cost overflows, it has to have fallen as steeply as ever up to there.
-    cut_short = ~known & steady & (falls >= jnp.clip(track.count, 1, _FEWEST))
-    return value, moved & (everywhere | cut_short)
-
-
-def _rounding(cost):
-    """A change of the cost that is none: four units in the last place."""
-    return 4 * jnp.finfo(cost.dtype).eps * (1 + jnp.abs(cost))
-
-
 def _flat(cost):
     """The slope along which a step of sqrt(eps) changes the cost by rounding."""
-    return jnp.finfo(cost.dtype).eps ** 0.5 * (1 + jnp.abs(cost))
+    return float(jnp.finfo(cost.dtype).eps) ** 0.5 * (1 + jnp.abs(cost))
 
 
 def _largest(tree) -> Array:

@@ -28,7 +28,7 @@ LAYERS = (
     ("_describe",),
     ("_closure",),
     ("_arguments",),
-    ("_sizes", "_width", "_failure"),
+    ("_sizes", "_surroundings", "_width", "_failure"),
     ("_solution",),
     ("_propagate", "_solve"),
     ("_response", "_pairs", "_search"),
