@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from ._checks import scalar
 from ._closure.base import WidthMoments
 from ._custom_types import RealLike
+from ._numerics.safe import safe_divide
 from ._results import RESULTS, choose_result
 from ._show import Shown
 
@@ -40,7 +41,7 @@ def at_width(moments: WidthMoments, width: RealLike) -> AtWidth:
     shift = moments.mean_correction / n
     diagonal = jnp.diagonal(kernel, axis1=1, axis2=2)
     product = diagonal[:, :, None] * diagonal[:, None, :]
-    relative = lambda x, size: jnp.where(size > 0, jnp.abs(x) / jnp.where(size > 0, size, 1), 0)
+    relative = lambda x, size: safe_divide(jnp.abs(x), size)
     ratios = jnp.maximum(relative(variance, product), relative(shift, jnp.sqrt(product)))
     validity = jnp.max(ratios, axis=(1, 2))
     return AtWidth(

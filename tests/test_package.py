@@ -21,7 +21,7 @@ LAYERS = (
     ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
     ("_deprecated", "_references", "_show", "_trees", "_version"),
     ("_devices", "_files", "_fingerprint"),
-    ("_archive",),
+    ("_archive", "_numerics"),
     ("_activation", "_kernel", "_start"),
     ("_expectation",),
     ("_architecture",),

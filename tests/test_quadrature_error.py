@@ -132,7 +132,7 @@ def test_a_feature_between_two_nodes():
     activation, fn, features = ACTIVATIONS["bump"]
     a, b, corr = 27.0, 547.0, 0.913
     expected, size = truth(fn, features, a, b, corr)
-    numbers = (jnp.asarray(x) for x in (a, b, corr * math.sqrt(a * b)))
+    numbers = jnp.asarray(a), jnp.asarray(b), jnp.asarray(corr * math.sqrt(a * b))
     found = ko.pair_coefficients(activation, *numbers, TOP, terms=128)
     kept = np.add.outer(np.arange(TOP + 1), np.arange(TOP + 1)) <= TOP
     error = np.max(np.abs(np.asarray(found.value) - expected) * kept)

@@ -28,6 +28,7 @@ from .._expectation.input_chaos import InputChaos, has_kinks, kinks_of
 from .._expectation.parallel import parallel_coefficients, replaced
 from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients
+from .._numerics.safe import safe_root
 from .chaos_basis import (
     Degrees,
     Frame,
@@ -98,7 +99,7 @@ def coefficient_error(
     if not isinstance(activation, AbstractHomogeneousActivation):
         gap = here.gram[1, 1] * here.spread**2
         exact = has_kinks(activation) & (gap == 0)
-        complement = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
+        complement = safe_root(gap)
         summed = (qa > 0) & (qb > 0) & ~exact
         error = error + jnp.where(summed, coefficient_tails(x, y, here.corr, complement), 0)
     kept = np.add.outer(np.arange(top + 1), np.arange(top + 1)) <= top

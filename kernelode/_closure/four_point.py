@@ -14,6 +14,7 @@ from .._expectation.input_chaos import input_chaos
 from .._expectation.products import SingleProducts, input_products, pair_products
 from .._expectation.quadruples import quadruple_moments, quadruples
 from .._kernel import element_numbers, own_elements
+from .._numerics.safe import safe_root
 from .chaos_basis import Frame, frame, own_frame, project, units
 from .chaos_couplings import Couplings, couplings, degree_step, pair_chaos, top_degree
 from .elements import all_elements
@@ -148,7 +149,7 @@ def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:
     square = m @ m.T
     half, side = (square[0, 0] - square[1, 1]) / 2, square[1, 0]
     apart = half**2 + side**2
-    root = lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    root = safe_root
     return jnp.minimum(root((square[0, 0] + square[1, 1]) / 2 + root(apart)), 1)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
 from .._checks import is_concrete
 from .._kernel import input_pairs
+from .._numerics.safe import safe_divide, safe_root
 from .._trees import cast
 from .chaos_basis import Degrees, square_norms
 from .chaos_couplings import SOURCES, Couplings
@@ -110,7 +111,7 @@ def _relative(moments: Any, bounds: Neglected, flow: bool, alone: bool) -> Float
     ours = np.array([flow, not alone, flow])
     errors = jnp.where(ours, bounds.covariance[0][x, x], jnp.where(alone & ~ours & (x == 1), 0, own))
     shifts = jnp.where(ours, bounds.correction[0], jnp.where(alone & ~ours & (x == 1), 0, shift))
-    ratio = lambda x, size: jnp.where(size > 0, x / jnp.where(size > 0, size, 1), 0)
+    ratio = safe_divide
     return jnp.max(jnp.maximum(ratio(errors, v4), ratio(shifts, scale)))
 
 
@@ -131,7 +132,7 @@ def _lower(
 ) -> Neglected:
     beyond = d.p > order
     energy = lambda norms: jnp.sum(norms[:, beyond], axis=1)
-    root = lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    root = safe_root
     tails = here.tails._replace(
         drive=root(here.tails.drive**2 + energy(driven)),
         source=root((here.tails.source**2).at[SOURCES].add(energy(sources))),

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._architecture.layer import Layer
+from .._numerics.safe import safe_root
 
 #: corr'^2 at which inputs count as parallel in `_expectation/chaos.py`.
 _SUPPLIED = 1e-12
@@ -106,7 +107,7 @@ def parseval_tail(total: Array, kept: Array, size: Array) -> Array:
     """
     least = jnp.finfo(total.dtype).eps ** 0.75 * size
     square = jnp.maximum(total - kept, least)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return safe_root(square)
 
 
 def source_tail(energy: Array, mean: Array, by_degree: Float[Array, "*shape degree"], p: np.ndarray):
@@ -120,7 +121,7 @@ def source_tail(energy: Array, mean: Array, by_degree: Float[Array, "*shape degr
     known = jnp.where(finite, energy, 0)
     bound = parseval_tail(known - mean**2, jnp.sum(by_degree, axis=-1), known)
     above = 10 * jnp.sum(by_degree[..., 2 * p > p[-1]], axis=-1)
-    estimate = jnp.where(above > 0, jnp.sqrt(jnp.where(above > 0, above, 1)), 0)
+    estimate = safe_root(above)
     return jnp.where(finite, bound, estimate)
 
 
@@ -137,7 +138,7 @@ def contraction_rate(
     scaled = scales[:, None] * q * scales[None, :]
     half, side = (scaled[0, 0] - scaled[1, 1]) / 2, scaled[1, 0]
     square = half**2 + side**2
-    apart = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    apart = safe_root(square)
     both = (scaled[0, 0] + scaled[1, 1]) / 2 - apart
     along, across = (jnp.where(has_u, q[i, i], q[1 - i, 1 - i]) for i in (0, 1))
     scale = jnp.where(has_u, scales[0], scales[1])

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -17,10 +16,12 @@ from .._activation.base import (
     AbstractKinkedActivation,
     AbstractSmoothActivation,
 )
+from .._numerics.safe import safe_root
 from .._trees import as_constant
 from .adapted import fits
+from .hermite import hermite_functions, scan_hermite
 from .kinked import kinked_steps
-from .nodes import CHAOS_CONCENTRATION, Steps, chaos_reach, chaos_rule, hermite_functions
+from .nodes import CHAOS_CONCENTRATION, Steps, chaos_reach, chaos_rule
 from .origin import padded, taylor_coefficients
 
 
@@ -57,7 +58,7 @@ def input_chaos(
     """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power.
     `finer` is for estimates of the error, by the difference: on nodes that see every feature of the
     activation, whatever the variance."""
-    root = jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+    root = safe_root(q)
     raised = lambda x: activation(x) ** power
     if kinks := kinks_of(activation):
         positive = jnp.where(q > 0, q, 1)
@@ -135,15 +136,3 @@ def kinks_of(activation: AbstractActivation) -> tuple[float, ...]:
     if isinstance(activation, AbstractHomogeneousActivation):
         return (0.0,)
     return activation.kinks if isinstance(activation, AbstractKinkedActivation) else ()
-
-
-def scan_hermite(z, terms: int, function: Callable[[Array], Array] = lambda h: h):
-    """h_m(z) exp(-z^2/4) for many m on traced nodes: (terms, node); or a function of each, stacked."""
-
-    def step(carry, m):
-        previous, current = carry
-        following = (z * current - jnp.sqrt(m) * previous) / jnp.sqrt(m + 1)
-        return (current, following), function(current)
-
-    start = (jnp.zeros_like(z), jnp.exp(-(z**2) / 4))
-    return jax.lax.scan(step, start, jnp.arange(terms, dtype=z.dtype))[1]

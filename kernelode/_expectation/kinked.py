@@ -9,6 +9,7 @@ import scipy
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractKinkedActivation, derivatives
+from .hermite import scan_hermite
 from .nodes import BLOCK, FINER_REACH, TERMS
 from .spectrum import AbstractSpectra, parity_parts
 
@@ -33,7 +34,8 @@ class KinkedSpectra(AbstractSpectra):
         scale = jnp.sqrt(positive)[:, None]
         z, weights = kinked_rule(activation.kinks, scale)
         tower = derivatives(activation, scale * z, 1)
-        spectrum = _spectrum_on(z, weights * tower[0], TERMS + order)
+        undamped = weights * tower[0] * jnp.exp(z**2 / 4)
+        spectrum = scan_hermite(z, TERMS + order, lambda h: jnp.sum(undamped * h, axis=-1)).T
         rows = [spectrum]
         for _ in range(order):
             steps = jnp.sqrt(jnp.arange(1, rows[-1].shape[-1], dtype=q.dtype))
@@ -143,16 +145,3 @@ def panel_steps(inner: Float[Array, "n edge"], reach: float, *, finer: bool = Fa
     z = (middles[:, :, None] + halves[:, :, None] * points[None, None, :]).reshape(inner.shape[0], -1)
     widths = (halves[:, :, None] * steps[None, None, :]).reshape(inner.shape[0], -1)
     return z, widths / jnp.sqrt(2 * jnp.asarray(np.pi, z.dtype))
-
-
-def _spectrum_on(z, weighted_values, terms: int):
-    """sum_i weighted_values_i h_m(z_i), m < terms, where nodes differ between inputs. (n, terms)."""
-    undamped = weighted_values * jnp.exp(z**2 / 4)
-
-    def step(carry, m):
-        previous, current = carry
-        following = (z * current - jnp.sqrt(m) * previous) / jnp.sqrt(m + 1)
-        return (current, following), jnp.sum(undamped * current, axis=-1)
-
-    start = (jnp.zeros_like(z), jnp.exp(-(z**2) / 4))
-    return jax.lax.scan(step, start, jnp.arange(terms, dtype=z.dtype))[1].T

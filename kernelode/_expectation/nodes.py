@@ -10,10 +10,11 @@ a traced value. (docs/accuracy.md has the measured errors.)
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
+
+from .hermite import hermite_functions
 
 #: Orders of the Hermite spectrum that a pair expectation may use, and how many are taken at once.
 TERMS = 1024
@@ -123,22 +124,6 @@ def chaos_rule(order: int, terms: int, finer: bool = False) -> Steps:
         quarter = math.ceil(2 * quarter * math.asinh(reach / concentration) / end)
     nodes, steps = _sinh_rule(4 * quarter + 1, concentration, reach)
     return Steps(nodes, steps / np.sqrt(2 * np.pi))
-
-
-def hermite_functions(z, terms: int) -> Any:
-    """h_m(z) exp(-z^2/4), m < terms, with h_m = He_m / sqrt(m!) orthonormal. Shape (terms, *z.shape).
-
-    The recursion h_{m+1} = (z h_m - sqrt(m) h_{m-1}) / sqrt(m+1) is run on the damped functions,
-    which neither overflow nor lose digits. For many orders on traced nodes prefer a `lax.scan`.
-    """
-    namespace = np if isinstance(z, np.ndarray) else jnp
-    functions = [namespace.exp(-(z**2) / 4)]
-    if terms > 1:
-        functions.append(z * functions[0])
-    for m in range(1, terms - 1):
-        raised = z * functions[m] - math.sqrt(m) * functions[m - 1]
-        functions.append(raised / math.sqrt(m + 1))
-    return namespace.stack(functions)
 
 
 @functools.lru_cache

@@ -18,8 +18,9 @@ from equinox.internal import unvmap_any
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, derivatives
+from .hermite import hermite_functions
 from .kinked import mirrored, panel_steps
-from .nodes import chaos_reach, hermite_functions
+from .nodes import chaos_reach
 
 
 def parallel_coefficients(

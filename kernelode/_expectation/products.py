@@ -11,7 +11,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 from jaxtyping import Array, Float
 
 from .._activation.base import (
@@ -20,12 +19,15 @@ from .._activation.base import (
     AbstractKinkedActivation,
     derivatives,
 )
+from .._numerics.safe import safe_root
 from .chaos import alignment, cumulative_powers
-from .input_chaos import has_kinks, input_chaos, kinks_of, scan_hermite
+from .hermite import hermite_functions, scan_hermite
+from .input_chaos import has_kinks, input_chaos, kinks_of
 from .kinked import kinked_steps
-from .nodes import chaos_reach, chaos_rule, hermite_functions
+from .nodes import chaos_reach, chaos_rule
 from .origin import taylor_coefficients
 from .parallel import parallel_coefficients, replaced
+from .wedge import wedge_rule
 
 _TERMS = 512
 
@@ -70,7 +72,7 @@ def input_products(activation: AbstractActivation, q: Float[Array, ""], order: i
     if isinstance(activation, AbstractHomogeneousActivation):
         return InputProducts(*(jnp.zeros(shape, q.dtype) for shape in ((5, 0), (3, 2), (5,))))
     z, steps, basis = _rule(activation, q, order, terms)
-    value, slope, curvature = derivatives(activation, _root(q) * z, 2)
+    value, slope, curvature = derivatives(activation, safe_root(q) * z, 2)
     functions = jnp.stack([value, value**2, value**3, slope**2, curvature**2])
     density = jnp.exp(-(z**2) / 4)
     spectra = (functions * (steps * density)[None]) @ basis.T
@@ -88,7 +90,7 @@ def input_products(activation: AbstractActivation, q: Float[Array, ""], order: i
 def single_products(activation: AbstractActivation, q: Float[Array, ""], top: int) -> SingleProducts:
     """Of one input of variance `q`, up to the degree `top`."""
     z, steps, basis = _rule(activation, q, top, 1, top + 1)
-    value, slope, curvature = derivatives(activation, _root(q) * z, 2)
+    value, slope, curvature = derivatives(activation, safe_root(q) * z, 2)
     weights = steps * jnp.exp(-(z**2) / 4)
     weighted = value**2 * weights
     kinked = isinstance(activation, AbstractKinkedActivation)
@@ -143,11 +145,7 @@ def _parallel_mixed(activation: AbstractActivation, qa, qb, corr, gap) -> Float[
 
 
 def _unit(q):
-    return jnp.where(q > 0, _root(q), 1)
-
-
-def _root(q):
-    return jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+    return jnp.where(q > 0, safe_root(q), 1)
 
 
 def _rule(activation, q, order: int, terms: int, count: int | None = None):
@@ -200,7 +198,7 @@ def _homogeneous(activation: AbstractHomogeneousActivation, a, b, c) -> Float[Ar
     of_x, of_y = [positive, positive, negative, negative], [negative, positive, positive, negative]
     wedges = _wedge_integrals(corr, gap)
     by_slopes = [sum(x ** (4 - j) * y**j * w for x, y, w in zip(of_x, of_y, wedges[j])) for j in range(5)]
-    roots = _root(a) * _root(b)
+    roots = safe_root(a) * safe_root(b)
     some = (a > 0) & (b > 0)
     # E[sigma(x) sigma(y)^3] of a tiny x: the mean slope times c E[(sigma^3)'].
     mean, cubes = (positive + negative) / 2, 3 * (positive**3 + negative**3) / 2
@@ -219,14 +217,14 @@ def _homogeneous(activation: AbstractHomogeneousActivation, a, b, c) -> Float[Ar
 @jax.custom_jvp
 def _wedge_integrals(corr, gap) -> Float[Array, "5 4"]:
     """4 / pi times the integrals of cos(t)^{4-j} cos(t - theta)^j over the wedges."""
-    return _by_angle(jnp.arctan2(jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0), corr))
+    return _by_angle(jnp.arctan2(safe_root(gap), corr))
 
 
 @_wedge_integrals.defjvp
 def _(primals, tangents):
     # Even functions of theta about 0 and pi, up to theta^5: d/dcorr = -F'/sin(theta), -F'' corr there.
     (corr, gap), (d_corr, _) = primals, tangents
-    sine = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1)), 0)
+    sine = safe_root(gap)
     theta = jnp.arctan2(sine, corr)
     first = lambda theta: jax.jvp(_by_angle, (theta,), (jnp.ones_like(theta),))[1]
     slope, bend = jax.jvp(first, (theta,), (jnp.ones_like(theta),))
@@ -235,11 +233,7 @@ def _(primals, tangents):
 
 
 def _by_angle(theta) -> Float[Array, "5 4"]:
-    points, steps = (jnp.asarray(x, theta.dtype) for x in scipy.special.roots_legendre(16))
-    half = jnp.asarray(np.pi / 2, theta.dtype)
-    starts = jnp.stack([-half, theta - half, half, theta + half])
-    widths = jnp.stack([theta, 2 * half - theta, theta, 2 * half - theta])
-    t = starts[:, None] + widths[:, None] / 2 * (points + 1)[None, :]
-    weights = 2 / jnp.asarray(np.pi, theta.dtype) * widths[:, None] * steps[None, :]
+    t, steps = wedge_rule(theta, 16)
+    weights = 4 / jnp.asarray(np.pi, theta.dtype) * steps
     x, y = jnp.cos(t), jnp.cos(t - theta)
     return jnp.stack([jnp.sum(weights * x ** (4 - j) * y**j, axis=1) for j in range(5)])

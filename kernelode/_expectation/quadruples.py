@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, derivatives
-from .nodes import hermite_functions
+from .._numerics.safe import safe_divide, safe_root
+from .hermite import hermite_functions
 
 #: Terms of the series in the correlation that is left.
 _TERMS = 40
@@ -94,8 +95,8 @@ def _integral(orders, pointwise, constants, kernel) -> Float[Array, ""]:
 def _triple(factors, kernel) -> Float[Array, ""]:
     # Nodes 0.15 apart: poles of tanh at variance 20 contribute 4e-7.
     z, weights, basis = _rule(0.15, kernel.dtype)
-    scale = _root(kernel[0, 0])
-    slopes = kernel[0, 1:] * _inverse(scale)
+    scale = safe_root(kernel[0, 0])
+    slopes = kernel[0, 1:] * safe_divide(1, scale)
     within = _conditional(factors[2:], kernel[1:, 1:], slopes[:, None], z[:, None], z, weights, basis)
     return jnp.sum(weights * factors[0](scale * z) * factors[1](scale * z) * within)
 
@@ -103,11 +104,11 @@ def _triple(factors, kernel) -> Float[Array, ""]:
 def _four(factors, kernel) -> Float[Array, ""]:
     # 0.3 apart: 7e-8 at variance 4, 6e-4 of the noise at variance 20.
     z, weights, basis = _rule(0.3, kernel.dtype)
-    scale = _root(kernel[0, 0])
-    along = kernel[0, 1] * _inverse(scale)
-    across = _root(kernel[1, 1] - along**2)
-    first = kernel[0, 2:] * _inverse(scale)
-    second = (kernel[1, 2:] - along * first) * _inverse(across)
+    scale = safe_root(kernel[0, 0])
+    along = kernel[0, 1] * safe_divide(1, scale)
+    across = safe_root(kernel[1, 1] - along**2)
+    first = kernel[0, 2:] * safe_divide(1, scale)
+    second = (kernel[1, 2:] - along * first) * safe_divide(1, across)
     u, v = (x.ravel() for x in jnp.meshgrid(z, z, indexing="ij"))
     slopes, grid = jnp.stack([first, second], axis=1), jnp.stack([u, v], axis=1)
     within = _conditional(factors[2:], kernel[2:, 2:], slopes, grid, z, weights, basis)
@@ -126,8 +127,8 @@ def _conditional(
 ) -> Float[Array, " node"]:
     """E[f g] of the last two given orthonormal variables on a grid, which they follow with `slopes`."""
     left = kernel - slopes @ slopes.T
-    scales = _root(jnp.diagonal(left))
-    corr = jnp.clip(left[0, 1] * _inverse(scales[0]) * _inverse(scales[1]), -1, 1)
+    scales = safe_root(jnp.diagonal(left))
+    corr = jnp.clip(left[0, 1] * safe_divide(1, scales[0]) * safe_divide(1, scales[1]), -1, 1)
     means = slopes @ grid.T
     x, y = (f(m[:, None] + s * z[None, :]) for f, m, s in zip(factors, means, scales))
     of_x, of_y = (f @ (weights[:, None] * basis) for f in (x, y))
@@ -146,11 +147,3 @@ def _rule(spacing: float, dtype):
     weights = spacing * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     basis = hermite_functions(z, _TERMS) * np.exp(z**2 / 4)
     return tuple(jnp.asarray(x, dtype) for x in (z, weights, basis.T))
-
-
-def _root(x):
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-
-
-def _inverse(x):
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)

@@ -23,9 +23,10 @@ from .._activation.base import (
 )
 from .._trees import as_constant
 from .adapted import adapted_average, by_range, concentration, fits, fixed_average
+from .hermite import hermite_functions
 from .kinked import kinked_rule
 from .large_variance import beyond, large_variance_ladder
-from .nodes import Rule, hermite_functions, line_rule, monotone_rule
+from .nodes import Rule, line_rule, monotone_rule
 from .primitive import with_derivative
 from .spectrum import trapezoid
 

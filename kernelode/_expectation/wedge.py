@@ -8,10 +8,12 @@ the Hermite polynomials oscillate, is exact to rounding at any correlation.
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation
-from .nodes import FINER_REACH, chaos_reach, hermite_functions
+from .._numerics.safe import safe_root
+from .hermite import hermite_functions
+from .nodes import FINER_REACH, chaos_reach
 
 
 def homogeneous_coefficients(
@@ -30,32 +32,40 @@ def homogeneous_coefficients(
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
     angles, rings = _counts(order, finer)
-    angle_points, angle_steps = (jnp.asarray(x, dtype) for x in scipy.special.roots_legendre(angles))
     radii, radial_steps = scipy.special.roots_legendre(rings)
     half_reach = max(14.0, chaos_reach(order)) * (FINER_REACH if finer else 1) / 2
     radii = jnp.asarray(half_reach * (radii + 1), dtype)
     radial = jnp.asarray(half_reach * radial_steps, dtype) * radii**3 / (2 * jnp.asarray(np.pi, dtype))
 
-    theta = jnp.arctan2(complement, corr)  # y = 0 at t = theta +- pi/2
-    half = jnp.asarray(np.pi / 2, dtype)
-    starts = jnp.stack([-half, theta - half, half, theta + half])
-    widths = jnp.stack([theta, 2 * half - theta, theta, 2 * half - theta])
+    theta = jnp.arctan2(complement, corr)
+    t, steps = wedge_rule(theta, angles)
     slopes = jnp.stack(
         [positive * negative, positive * positive, negative * positive, negative * negative]
     )
-    t = (starts[:, None] + widths[:, None] / 2 * (angle_points + 1)[None, :]).reshape(-1)
-    weight = (slopes * widths / 2)[:, None] * angle_steps[None, :]
-    weight = weight.reshape(-1) * jnp.cos(t) * jnp.cos(t - theta)
+    t, weight = t.reshape(-1), (slopes[:, None] * steps).reshape(-1)
+    weight = weight * jnp.cos(t) * jnp.cos(t - theta)
 
     u, v = radii[:, None] * jnp.cos(t)[None, :], radii[:, None] * jnp.sin(t)[None, :]
     # exp(-r^2/2) = exp(-u^2/4) exp(-v^2/4) twice over, half of it in the Hermite functions.
     density = radial[:, None] * weight[None, :] * jnp.exp(-(radii**2) / 4)[:, None]
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
-    root = lambda q: jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1)), 0)
+    root = safe_root
     scale = root(a) * root(b)
     if sizes:
         h_u, density, h_v = (jnp.abs(x) for x in (h_u, density, h_v))
     return scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)
+
+
+def wedge_rule(
+    theta: Float[Array, ""], count: int
+) -> tuple[Float[Array, "4 node"], Float[Array, "4 node"]]:
+    """Gauss-Legendre nodes t in every wedge, and their steps, where (x, y) = (cos t, cos(t - theta)):
+    positive x and negative y, both positive, negative x, both negative."""
+    points, steps = (jnp.asarray(x, theta.dtype) for x in scipy.special.roots_legendre(count))
+    half = jnp.asarray(np.pi / 2, theta.dtype)
+    starts = jnp.stack([-half, theta - half, half, theta + half])  # y = 0 at t = theta +- pi/2
+    halves = jnp.stack([theta, 2 * half - theta, theta, 2 * half - theta])[:, None] / 2
+    return starts[:, None] + halves * (points + 1)[None, :], halves * steps[None, :]
 
 
 def _counts(order: int, finer: bool) -> tuple[int, int]:
