@@ -137,6 +137,11 @@ def panel_steps(inner: Float[Array, "n edge"], reach: float, *, finer: bool = Fa
     # 32; a coprime number for the finer ones, so that none falls on a former one.
     per_panel = 673 if finer else 448
     reach = FINER_REACH * reach if finer else reach
+    return panels_between(inner, reach, per_panel)
+
+
+def panels_between(inner: Float[Array, "n edge"], reach: float, per_panel: int):
+    """Nodes and steps, as `panel_steps`, of so many nodes between the given positions and the reach."""
     inner = jnp.clip(inner, -reach, reach)
     edge = jnp.full_like(inner[:, :1], reach)
     edges = jnp.concatenate([-edge, inner, edge], axis=1)

@@ -25,6 +25,7 @@ from .._activation.scale import correlation
 from .._trees import as_constant
 from .adapted import fits
 from .direct import direct_moments
+from .direct_kinked import direct_kinked_moments
 from .kinked import KinkedSpectra
 from .nodes import TERMS, spectral_rule
 from .primitive import with_derivative
@@ -87,15 +88,14 @@ def integrate_table(
     the plane; with error estimates of the same shape if they are asked for, which cost more than the
     table."""
     if isinstance(activation, AbstractKinkedActivation):
-        value, error, _ = sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)
-        return (value, error) if errors else value
+        return _kinked_table(order, activation, a, b, c, adaptive=adaptive, errors=errors)
     value, error, excess = sum_series(SmoothSpectra, order, activation, a, b, c, adaptive=adaptive)
     if not adaptive:
         return value
     fitting = _fit(activation, a)[:, None] & _fit(activation, b)[None, :]
     poor = jnp.any(excess > POOR[c.dtype], axis=0) | ~fitting
     found = (value, error) if errors else (value,)
-    improve = functools.partial(_improve, order, activation)
+    improve = functools.partial(_improve, direct_moments, order, activation)
     keep = lambda a, b, c, poor, found: found
     found = jax.lax.cond(unvmap_any(poor), improve, keep, a, b, c, poor, found)
     if not errors:
@@ -103,6 +103,21 @@ def integrate_table(
     # What is not known of a function with kinks that were not declared, no other integral knows either.
     unknown = fitting[None] & jnp.isinf(error)
     return found[0], jnp.where(unknown, jnp.inf, found[1])
+
+
+def _kinked_table(order: int, activation, a, b, c, *, adaptive: bool, errors: bool):
+    """`integrate_table` for declared kinks: of nearly parallel inputs by panels in the plane."""
+    value, error, excess = sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)
+    if not adaptive:
+        return value
+    corr, gap = correlation(*(jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :])), c)
+    # Moments of parallel inputs are known by themselves; at little correlation the series has converged.
+    # A hundredth of `POOR`, since opposite inputs leave little of the natural scale.
+    poor = jnp.any(excess > POOR[c.dtype] / 100, axis=0) & (gap > 0) & (jnp.abs(corr) > 0.5)
+    found = (value, error) if errors else (value,)
+    improve = functools.partial(_improve, direct_kinked_moments, order, activation)
+    found = jax.lax.cond(unvmap_any(poor), improve, lambda *args: args[-1], a, b, c, poor, found)
+    return found if errors else found[0]
 
 
 def may_be_poor(
@@ -132,13 +147,13 @@ def _fit(activation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
     return fits(as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, 4.5)
 
 
-def _improve(order: int, activation, a, b, c, poor, found):
-    """Where `poor`, the table by an integral over the plane, one pair after the other."""
+def _improve(direct, order: int, activation, a, b, c, poor, found):
+    """Where `poor`, the table by `direct`, an integral over the plane, one pair after the other."""
 
     def one_pair(pair):
         a, b, c, poor, old = pair
         errors = len(found) == 2
-        integrate = lambda: direct_moments(activation, table_indices(order), a, b, c, errors=errors)
+        integrate = lambda: direct(activation, table_indices(order), a, b, c, errors=errors)
         return jax.lax.cond(poor, integrate, lambda: old)
 
     flat = lambda x: x.reshape(*x.shape[:-2], -1)
