@@ -34,13 +34,17 @@ from ._show import Shown
 class Optimum(Shown):
     """Where a search ended.
 
-    - `network`: with the chosen leaves replaced.
+    - `network`: with the chosen leaves replaced by the maximum, or by the best point that a failed search
+        has seen.
     - `value`: the objective there.
     - `steps`: how many steps were taken.
     - `history`: the objective before each step, shape (max_steps,); the last value from there on.
-    - `result`: `RESULTS.successful`; `nonlinear_max_steps_reached`; `nonfinite`; or `unbounded`: in the
-        direction that the search was going, the objective does not fall again, up to a factor exp(32) in
-        the leaves (1e9 with `positive=False`) or to where it overflows.
+    - `result`: `RESULTS.successful`: on both sides of the point the objective falls, or it is constant;
+        `nonlinear_max_steps_reached`; `nonfinite`; or `unbounded`: in some direction the objective never
+        falls again, up to a factor exp(128) in the leaves (1e9 times their size with `positive=False`)
+        or to where it is no number, and it rises in that direction, or falls in the opposite one. An
+        objective that is flat to rounding on its way to zero or infinity has no maximum either: such a
+        response is `decreasing` or `increasing` for `optimal_residual_scale`.
     """
 
     network: Any
@@ -109,8 +113,10 @@ def optimise(
     - `max_steps`: static.
     - `tolerance`: an optax search ends where the largest component of the gradient is below it; by
         default 1e-6 in float64, 1e-3 in float32. Minimisers have their own tolerances. Either is cut
-        off, as successful, where rounding does not let it be reached: after 100 steps without progress,
-        with a gradient that is rounding.
+        off where rounding does not let it be reached: after 100 steps without progress (10 of a
+        minimiser), with a gradient that is rounding. However a search ended, the objective is looked at
+        on both sides, in a few directions; from where it is larger than that gradient explains, the
+        search goes on afresh, its steps counted with the others.
     - `grad`: how an optax search differentiates: `jax.grad`, or `jax.jacfwd` for objectives that have
         forward mode only, such as a Diffrax solve with `diffrax.ForwardMode()`.
     - `throw`: raise where the search fails; else see `Optimum.result`.

@@ -27,8 +27,9 @@ class Track(NamedTuple):
 
     - `here`: the last position where the cost was a number.
     - `behind`: where the search was some ten steps ago, as a moving average.
-    - `best`: the lowest cost, up to rounding, and `at`, its position; `since`, for how many steps of this
-        round it has not been lowered by more than that.
+    - `best`, `at`: the lowest cost and its position.
+    - `mark`: the lowest cost when it last fell by more than rounding; `since`: how many steps of this
+        round ago that was.
     - `history`, `count`: the cost before each step, and how many there were.
     """
 
@@ -36,6 +37,7 @@ class Track(NamedTuple):
     behind: Any
     best: Float[Array, ""]
     at: Any
+    mark: Float[Array, ""]
     since: Array
     history: Float[Array, " max_steps"]
     count: Array
@@ -53,19 +55,21 @@ class Ending(NamedTuple):
 def begin(start: Any, max_steps: int, dtype) -> Track:
     """Before the first step; `dtype` is that of the cost."""
     infinite, none = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
-    return Track(start, start, infinite, start, none, jnp.zeros((max_steps,), dtype), none)
+    return Track(start, start, infinite, start, infinite, none, jnp.zeros((max_steps,), dtype), none)
 
 
 def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
     """The track with the cost of one more position, before the step from there."""
     known = jnp.isfinite(cost)
-    lower = cost < track.best - rounding(jnp.where(jnp.isfinite(track.best), track.best, 0))
+    lower = known & (cost < track.best)
+    progress = known & (cost < track.mark - rounding(jnp.where(jnp.isfinite(track.mark), track.mark, 0)))
     return Track(
         here=_where(known, y, track.here),
         behind=_where(known, jax.tree.map(lambda b, x: b + (x - b) / 10, track.behind, y), track.behind),
         best=jnp.where(lower, cost, track.best),
         at=_where(lower, y, track.at),
-        since=jnp.where(lower, 0, track.since + 1),
+        mark=jnp.where(progress, cost, track.mark),
+        since=jnp.where(progress, 0, track.since + 1),
         history=track.history.at[track.count].set(cost),
         count=track.count + 1,
     )
@@ -114,7 +118,7 @@ def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, gr
 
     def ended(track, largest):
         # Where the cost is flat to rounding over a step of sqrt(eps), no smaller gradient means more.
-        flat = (track.since >= _PATIENCE) & (largest < _flat(track.best).astype(dtype))
+        flat = (track.since >= _PATIENCE) & (largest < _flat(track.mark).astype(dtype))
         return (largest < tolerance) | flat
 
     def unfinished(carry):
@@ -171,7 +175,7 @@ def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, toleranc
         slope = getattr(getattr(state, "f_info", None), "grad", None)
         if slope is not None:
             steepest = _largest(slope)
-            still = still & (steepest < _flat(track.best).astype(steepest.dtype))
+            still = still & (steepest < _flat(track.mark).astype(steepest.dtype))
         return done | still, choose_result(still, RESULTS.successful, RESULTS.promote(result))
 
     def unfinished(carry):

@@ -172,6 +172,85 @@ def test_a_maximum_at_zero_is_none_either():
     assert found.result == ko.RESULTS.unbounded
 
 
+class Curve(eqx.Module):
+    """One of several functions of the residual scale, in a program that they share."""
+
+    case: jax.Array
+    dtype: str = eqx.field(static=True)
+
+    def __call__(self, net):
+        r = net.residual_scale.astype(self.dtype)
+        curves = {
+            "falls from zero on": lambda r: -(r**2),
+            "saturates": lambda r: -1 / (1 + r),
+            "grows": lambda r: r**2,
+            "is no number beyond 1.7": lambda r: jnp.where(r < 1.7, r**2, jnp.nan),
+            "has a hill": lambda r: r**2 * jnp.exp(-(r**2)),
+            "has a hill at an edge": lambda r: 10 * jnp.log(r) + jnp.log(0.3 - r),
+            "is constant": lambda r: 0 * r,
+        }
+        assert list(curves) == list(CURVES)
+        return jax.lax.switch(self.case, list(curves.values()), r)
+
+
+NONE = jnp.nan  # no maximum above zero
+CURVES = {
+    "falls from zero on": NONE,
+    "saturates": NONE,
+    "grows": NONE,
+    "is no number beyond 1.7": NONE,
+    "has a hill": 1.0,
+    "has a hill at an edge": 3 / 11,
+    "is constant": 0.2,
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("optimiser", [None, optx.BFGS(1e-8, 1e-8)], ids=["adam", "bfgs"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_ending_is_a_maximum_or_none(dtype, optimiser, name):
+    objective = Curve(jnp.asarray(list(CURVES).index(name)), dtype)
+    # A start on the plateau next to zero too, where a gradient may be below every tolerance.
+    for start in (0.2, 1e-5) if name == "has a hill" else (0.2,):
+        net = resnet(ko.Erf(), 2, rho=start)
+        with jax.numpy_dtype_promotion("standard"):  # optimistix mixes dtypes inside
+            found = ko.optimise(objective, net, SCALE, optimiser=optimiser, throw=False)
+        star = CURVES[name]
+        if jnp.isnan(star):
+            assert found.result == ko.RESULTS.unbounded
+        else:
+            assert found.result == ko.RESULTS.successful
+            # Where the gradient of a curve in logarithms, of a bend of about one, is the tolerance.
+            precision = {"float32": 2e-3, "float64": 2e-6}[dtype]
+            assert relative_error(found.network.residual_scale, star) < precision
+        rounding = 1e-6 if dtype == "float32" else 1e-15
+        seen = jnp.where(jnp.isfinite(found.history), found.history, -jnp.inf)
+        assert jnp.isfinite(found.value)
+        assert found.value >= jnp.max(seen) - rounding * (1 + jnp.abs(found.value))
+
+
+def test_a_failed_search_returns_its_best_point():
+    # Steps that are far too long, to and fro over the maximum.
+    objective = Curve(jnp.asarray(list(CURVES).index("has a hill")), "float64")
+    found = ko.optimise(
+        objective, resnet(ko.Erf(), 2), SCALE, optimiser=optax.adam(1.5), max_steps=7, throw=False
+    )
+    assert found.result == ko.RESULTS.nonlinear_max_steps_reached
+    assert found.value == jnp.max(found.history)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "optimiser", [None, optx.BFGS(1e-8, 1e-8), optx.LBFGS(1e-8, 1e-8)], ids=["adam", "bfgs", "lbfgs"]
+)
+@pytest.mark.parametrize("kind", [ko.DiagonalResponse, ko.OffDiagonalResponse])
+def test_without_a_bias_there_is_no_best_one(kind, optimiser):
+    # The response keeps improving as the bias goes to zero, whatever the scale.
+    where = lambda net: (net.residual_scale, net.bias_variance)
+    found = ko.optimise(kind(PAIR), resnet(ko.Erf(), 10), where, optimiser=optimiser, throw=False)
+    assert found.result == ko.RESULTS.unbounded and found.network.bias_variance < 1e-3
+
+
 @pytest.mark.parametrize(
     "kind, positive",
     [
@@ -243,3 +322,60 @@ for optimiser in (None, optax.lbfgs(), optx.BFGS(rtol=1e-8, atol=1e-8)):
 @pytest.mark.slow
 def test_float32():
     run_python(FLOAT32)
+
+
+AGAINST_NEWTON = """
+import sys, itertools, jax
+jax.config.update("jax_enable_x64", X64)
+import jax.numpy as jnp, equinox as eqx, optax, optimistix as optx, kernelode as ko
+where = lambda n: n.residual_scale
+rounding = float(jnp.finfo(jnp.zeros(()).dtype).eps)
+tolerance = 1e-6 if X64 else 1e-3
+
+@eqx.filter_jit
+def bend(objective, network, u):
+    height = lambda u: objective(eqx.tree_at(where, network, jnp.exp(u)))
+    return jnp.abs(jax.grad(jax.grad(height))(u))
+
+def check(objective, network, estimate, optimiser):
+    found = ko.optimise(objective, network, where, optimiser=optimiser, throw=False)
+    case = (type(network.activation).__name__, network, objective, estimate, optimiser, found)
+    if not jnp.isfinite(objective(network)):
+        assert found.result == ko.RESULTS.nonfinite, case
+    elif estimate.status == ko.STATUS.interior:
+        assert found.result == ko.RESULTS.successful, case
+        # Where the gradient is below its tolerance and the response below its maximum by rounding.
+        bent = bend(objective, network, jnp.log(estimate.value))
+        precision = tolerance / bent + jnp.sqrt(16 * rounding * (1 + jnp.abs(found.value)) / bent)
+        assert jnp.abs(jnp.log(found.network.residual_scale / estimate.value)) < 3 * precision, case
+    else:
+        assert found.result == ko.RESULTS.unbounded, case
+
+for activation, depth in CASES:
+    for optimiser in (None, optx.BFGS(1e-8, 1e-8), optx.BFGS(1e-3, 1e-3)):
+        for variance, bias, scale in itertools.product((0.1, 1.0, 30.0), (0.0, 0.05), (0.02, 0.2, 2.0)):
+            kernel = variance * jnp.array([[1, 0.6], [0.6, 1]])
+            network = ko.ResNet(
+                activation, depth=depth, residual_scale=scale, weight_variance=1.25, bias_variance=bias
+            )
+            star = ko.optimal_residual_scale(network, kernel)
+            one = jax.tree.map(lambda x: x[0], star.diagonal)
+            two = jax.tree.map(lambda x: x[0, 1], star.off_diagonal)
+            check(ko.DiagonalResponse(kernel), network, one, optimiser)
+            check(ko.OffDiagonalResponse(kernel), network, two, optimiser)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "cases",
+    [
+        "(ko.Erf(), 1), (ko.Erf(), 10), (ko.Erf(), 50)",
+        "(ko.GELU(), 10), (ko.ReLU(), 10), (ko.Swish(), 10)",
+        "(ko.Tanh(), 10), (ko.Softplus(), 10), (ko.Sin(), 10)",
+    ],
+)
+def test_endings_agree_with_newton(cases, x64):
+    code = AGAINST_NEWTON.replace("X64", str(x64)).replace("CASES", f"[{cases}]")
+    run_python(code, timeout=3600)
