@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 from .._activation.base import (
     AbstractActivation,
     AbstractClosedFormActivation,
+    AbstractKinkedActivation,
     AbstractStraightActivation,
 )
 from .._kernel import AbstractKernel, Block, Variances
 from .._trees import as_constant
-from .mehler import POOR, may_be_poor, moment_table, table_indices
+from .mehler import POOR, moment_table, plane_errors, series_service, table_indices
 from .moments import pair_moments, variance_derivatives, variance_moment
 from .variance import integrate_ladder
 
@@ -72,32 +73,35 @@ def pairs_error(
     activation: AbstractActivation, kernel: AbstractKernel, order: int = 0
 ) -> Float[Array, ""]:
     """An estimate of the relative error of E[sigma_a sigma_b], and for `order` one of its derivative
-    E[sigma'_a sigma'_b] too, the largest of those pairs of a kernel that the series may not serve; zero
-    where it serves all. A constant to differentiation.
+    E[sigma'_a sigma'_b] too, the largest of all pairs of a kernel. A constant to differentiation.
 
-    The inputs' own expectations are `expectation_error`'s. Nothing is integrated for activations whose
-    accuracy is known, nor for pairs that are far from parallel at variances that the nodes fit: the
-    series is right there.
+    No series is summed again: what it leaves out follows from the spectra of the inputs. What the plane
+    serves is integrated again, each pair of a symmetric kernel once.
     """
     if has_known_accuracy(activation) or isinstance(kernel, Variances):
         return jnp.zeros((), kernel.dtype)
     activation = as_constant(activation)
     a, b, c = jax.lax.stop_gradient(_tables(kernel))
-    suspect = may_be_poor(activation, a, b, c)
+    pairs = np.ones(c.shape, bool) if isinstance(kernel, Block) else np.triu(np.ones(c.shape, bool), 1)
+    service = series_service(order, activation, jax.lax.stop_gradient(kernel.variances), c)
+    by_plane = service.by_plane & pairs
 
-    def integrate():
-        found = pair_moments(activation, a, b, c, order)
+    def over_plane():
+        if isinstance(activation, AbstractKinkedActivation):
+            found = pair_moments(activation, a, b, c, order)
+            errors = [found[r, r].error for r in range(order + 1)]
+        else:
+            table = dict(zip(table_indices(order), plane_errors(order, activation, a, b, c, by_plane)))
+            errors = [table[r, r] for r in range(order + 1)]
         relative = [
-            _relative(
-                jnp.where(suspect, found[r, r].error, 0),
-                _scale(activation, a, r),
-                _scale(activation, b, r),
-            )
-            for r in range(order + 1)
+            _relative(jnp.where(by_plane, error, 0), _scale(activation, a, r), _scale(activation, b, r))
+            for r, error in enumerate(errors)
         ]
         return jnp.max(jnp.stack(relative))
 
-    return jax.lax.cond(unvmap_any(suspect), integrate, lambda: jnp.zeros((), c.dtype))
+    plane = jax.lax.cond(unvmap_any(by_plane), over_plane, lambda: jnp.zeros((), c.dtype))
+    found = jnp.maximum(plane, jnp.max(jnp.where(pairs, service.error, 0), initial=0))
+    return jnp.where(jnp.isnan(found), jnp.inf, POOR[c.dtype] + found)
 
 
 def gain_error(activation: AbstractActivation, kernel: AbstractKernel) -> Float[Array, ""]:

@@ -12,7 +12,7 @@ a contraction of the next larger table: the work grows linearly with the order o
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,7 +29,7 @@ from .direct_kinked import direct_kinked_moments
 from .kinked import KinkedSpectra
 from .nodes import TERMS, spectral_rule
 from .primitive import with_derivative
-from .series import sum_series, table_indices
+from .series import remaining_share, sum_series, table_indices
 from .spectrum import SmoothSpectra
 
 
@@ -120,24 +120,56 @@ def _kinked_table(order: int, activation, a, b, c, *, adaptive: bool, errors: bo
     return found if errors else found[0]
 
 
-def may_be_poor(
-    activation: AbstractActivation,
-    a: Float[Array, " n"],
-    b: Float[Array, " m"],
-    c: Float[Array, "n m"],
-) -> Bool[Array, "n m"]:
-    """Which pairs the series may not serve: nodes too wide for the variances, or a remainder, at most a
-    share |corr|^TERMS of the moment's natural scale, that need not be below `POOR`. Equal inputs are
-    served by the expectations of one."""
-    rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
-    corr, gap = correlation(rows, columns, c)
-    # Both roots of the remainder and the value at correlation one are below the scale, or twice it.
-    slow = jnp.abs(jnp.clip(corr, -1, 1)) ** TERMS > POOR[c.dtype] / 8
-    equal = (rows == columns) & (corr > 0) & (gap <= 256 * jnp.finfo(c.dtype).eps)
+class Service(NamedTuple):
+    """How the table comes by the moments of every pair, and how well.
+
+    - `by_plane`: whether by an integral over the plane, perhaps: the series is not known to serve.
+    - `error`: where the series may serve, an estimate of the error of E[sigma^(r) sigma^(r)], r = 0 ..
+        order, relative to their natural scale and without the remainder, which is below `POOR`; else
+        zero.
+    """
+
+    by_plane: Bool[Array, "n m"]
+    error: Float[Array, "r n m"]
+
+
+def series_service(
+    order: int, activation: AbstractActivation, q: Float[Array, " inputs"], c: Float[Array, "n m"]
+) -> Service:
+    """How the series serves pairs, from the spectra of inputs alone: nothing is summed over pairs. The
+    first n of the variances `q` are those of rows, the last m those of columns."""
+    limit, (n, m) = POOR[c.dtype], c.shape
+    rows, columns = (jnp.broadcast_to(x, c.shape) for x in (q[:n, None], q[None, -m:]))
+    size = jnp.abs(jnp.clip(correlation(rows, columns, c)[0], -1, 1))
     if isinstance(activation, AbstractKinkedActivation):
-        return slow & ~equal
-    fitting = _fit(activation, a)[:, None] & _fit(activation, b)[None, :]
-    return (slow | ~fitting) & ~equal
+        return Service(size**TERMS > limit / 2, jnp.zeros((order + 1, *c.shape), c.dtype))
+    fit, spectra = _fit(activation, q), SmoothSpectra(activation, q, order)
+    fitting = fit[:n, None] & fit[None, -m:]
+    # The remainder is a share |corr|^M of the natural scale at most, and so is what replaces it: exact
+    # for parallel inputs, an input with itself among them.
+    gap, eps = 1 - size, jnp.finfo(c.dtype).eps
+    most = 2 * jnp.where(gap <= 256 * eps, jnp.minimum(spectra.cusp(gap), 1), 1)
+
+    def is_long():
+        # A sixteenth: in float32 the shares round to half of that. Built anew, for no other branch.
+        whole = SmoothSpectra(activation, q, 2 * order)
+        share, orders = remaining_share(whole, limit / 16, fit)
+        share = jnp.sqrt(share)
+        return most * size**orders * share[:n, None] * share[None, -m:] > limit
+
+    never = lambda: jnp.zeros(c.shape, bool)
+    long = jax.lax.cond(unvmap_any(fitting & (most * size**TERMS > limit)), is_long, never)
+    error = spectra.relative_error
+    error = error[:, :n, None] + error[:, None, -m:] + 64 * eps
+    return Service(long | ~fitting, jnp.where(fitting, error, 0))
+
+
+def plane_errors(
+    order: int, activation, a, b, c, wanted: Bool[Array, "n m"]
+) -> Float[Array, "entry n m"]:
+    """Estimates of the errors of a table that is integrated over the plane; zero if not `wanted`."""
+    zeros = jnp.zeros((len(table_indices(order)), *c.shape), c.dtype)
+    return _improve(direct_moments, order, activation, a, b, c, wanted, (zeros, zeros))[1]
 
 
 def _fit(activation, q: Float[Array, " n"]) -> Bool[Array, " n"]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox.internal import unvmap_any
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.scale import correlation
 from .kinked import KinkedSpectra
@@ -109,6 +109,31 @@ def sum_series(
     accuracy = jnp.where(jnp.isfinite(relative), relative * scale, jnp.inf)
     excess = jnp.where(jnp.isfinite(scale) & (scale > 0), tail / jnp.where(scale > 0, scale, 1), 0)
     return value, tail + accuracy + 16 * eps * jnp.abs(value), excess
+
+
+def remaining_share(
+    spectra: SmoothSpectra, enough: float, matters: Bool[Array, " n"]
+) -> tuple[Float[Array, " n"], Array]:
+    """The share of E[(sigma^(i))^2] in orders from M on, the largest of all i; and M, where it is at most
+    `enough` for all inputs that matter, or else the number of orders."""
+    energy = _squares(spectra.gram)
+
+    def left(taken):
+        share = jnp.where(energy > 0, jnp.abs(energy - taken) / jnp.where(energy > 0, energy, 1), 0)
+        return jnp.max(share, axis=0)
+
+    def unfinished(state):
+        blocks, taken = state
+        some = jnp.any(matters & (left(taken) > enough))
+        return (blocks < TERMS // BLOCK) & unvmap_any(some)
+
+    def add_block(state):
+        blocks, taken = state
+        return blocks + 1, taken + jnp.sum(spectra.block(blocks) ** 2, axis=-1)
+
+    start = (jnp.asarray(0), jnp.zeros_like(energy))
+    blocks, taken = jax.lax.while_loop(unfinished, add_block, start)
+    return left(taken), BLOCK * blocks
 
 
 class Sums(NamedTuple):

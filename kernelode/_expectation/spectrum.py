@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, derivatives
 from .nodes import BLOCK, spectral_matrix, spectral_rule
+from .resolution import alias_error, tail_energy
 
 
 class AbstractSpectra(eqx.Module):
@@ -61,7 +62,7 @@ class SmoothSpectra(AbstractSpectra):
         self.parts = parity_parts(self.values)
         self.gram = jnp.einsum("x,pinx,pjnx->pijn", _half_weights(q.dtype), self.parts, self.parts)
         self.ceiling = jnp.full((order + 1, q.shape[0]), jnp.inf, q.dtype)
-        self.relative_error = _smooth_error(self.values, q)
+        self.relative_error = _smooth_error(activation, self.values, q)
 
     def block(self, index) -> Float[Array, "derivative n block"]:
         matrix = jnp.asarray(spectral_matrix(), self.values.dtype)
@@ -112,16 +113,22 @@ def _half_weights(dtype) -> Float[Array, " half"]:
     return jnp.asarray(spectral_rule().half().weights, dtype)
 
 
-def _smooth_error(values: Float[Array, "derivative n node"], q) -> Float[Array, "derivative n"]:
-    """Relative error of the spectra: that of the quadrature, and what integration by parts reveals."""
-    weights = spectral_rule().weights
-    matrix = jnp.asarray(spectral_matrix()[: _LOW + values.shape[0] - 1], values.dtype)
-    energy, error = trapezoid(values**2, weights)
-    # h_m from the matrix, whose columns contain the weights.
-    polynomials = matrix[:_LOW] / jnp.asarray(weights, values.dtype)[None, :]
-    low_error = jnp.max(trapezoid(values[:, :, None] * polynomials[None, None], weights)[1], axis=2)
-    size = jnp.where(energy > 0, energy, 1)
-    return by_parts_error(values @ matrix.T, energy, error / size + low_error / jnp.sqrt(size), q)
+def _smooth_error(
+    activation: AbstractActivation, values: Float[Array, "derivative n node"], q: Float[Array, " n"]
+) -> Float[Array, "derivative n"]:
+    """Relative error of the spectra: that of the quadrature, the part beyond its reach by the inequality
+    of Cauchy and Schwarz, and what integration by parts reveals."""
+    matrix, weights = spectral_matrix()[: _LOW + values.shape[0] - 1], spectral_rule().weights
+    eps, square = jnp.finfo(q.dtype).eps, values**2
+    energy = square @ jnp.asarray(weights, q.dtype)
+    tail = tail_energy(activation, q, spectral_rule().reach, values.shape[0] - 1)
+    size = jnp.where(energy + tail > 0, energy + tail, 1)
+    error = alias_error(square, weights) / size + 4 * eps
+    # Of sigma and of x sigma, one of which vanishes by parity; in a sum, each has a phase of its own.
+    low_error = alias_error(values, matrix[0] + matrix[1]) / jnp.sqrt(size)
+    beyond = jnp.sqrt(tail / size)
+    spectrum = values @ jnp.asarray(matrix.T, q.dtype)
+    return by_parts_error(spectrum, energy, error + low_error + beyond, q)
 
 
 #: Orders of the spectrum of sigma^(i) that are compared with those of sigma.
