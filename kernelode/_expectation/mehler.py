@@ -110,7 +110,8 @@ def _kinked_table(order: int, activation, a, b, c, *, adaptive: bool, errors: bo
     value, error, excess = sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)
     if not adaptive:
         return value
-    corr, gap = correlation(*(jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :])), c)
+    rows, columns = (jnp.broadcast_to(q, c.shape) for q in (a[:, None], b[None, :]))
+    corr, gap = correlation(rows, columns, c)
     # Moments of parallel inputs are known by themselves; at little correlation the series has converged.
     # A hundredth of `POOR`, since opposite inputs leave little of the natural scale.
     poor = jnp.any(excess > POOR[c.dtype] / 100, axis=0) & (gap > 0) & (jnp.abs(corr) > 0.5)
