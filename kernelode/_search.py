@@ -6,6 +6,7 @@ there; if it never rises again, the search has no answer.
 """
 
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -97,7 +98,8 @@ def minimise(
         good = end.result == RESULTS.successful
         position = _where(good | ~jnp.isfinite(end.track.best), end.position, end.track.at)
         way = jax.tree.map(lambda x, b: x - b, end.track.here, end.track.behind)
-        around = look_around(cost, grad(cost), position, way, logarithmic=logarithmic, tolerance=accepted)
+        both = _value_and_slope(cost, grad)
+        around = look_around(both, position, way, logarithmic=logarithmic, tolerance=accepted)
         left = end.track.count < max_steps
         early = good & around.lower
         result = choose_result(early, RESULTS.nonlinear_max_steps_reached, end.result)
@@ -127,7 +129,7 @@ def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, gr
 
     def step(carry):
         y, state, track, _ = carry
-        value, slope = cost(y), grad(cost)(y)
+        value, slope = _value_and_slope(cost, grad)(y)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes inside
             extra = dict(value=value, grad=slope, value_fn=cost)
             updates, state = optimiser.update(slope, state, y, **extra)
@@ -203,6 +205,18 @@ def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, toleranc
         track=track,
         result=choose_result(known, result, RESULTS.nonfinite),
     )
+
+
+def _value_and_slope(cost, grad):
+    """y -> the cost and its gradient: by one evaluation if `grad` has `has_aux`, as those of JAX do."""
+    if "has_aux" not in inspect.signature(grad).parameters:
+        return lambda y: (cost(y), grad(cost)(y))
+
+    def twice(y):
+        value = cost(y)
+        return value, value
+
+    return lambda y: grad(twice, has_aux=True)(y)[::-1]
 
 
 def _flat(cost):
