@@ -26,7 +26,7 @@ _PATIENCE, _MINIMISER_PATIENCE = 100, 10
 class Track(NamedTuple):
     """What a search remembers of its way.
 
-    - `here`: the last position where the cost was a number.
+    - `here`, `cost`: the last position where the cost was a number, and that number.
     - `behind`: where the search was some ten steps ago, as a moving average.
     - `best`, `at`: the lowest cost and its position.
     - `mark`: the lowest cost when it last fell by more than rounding; `since`: how many steps of this
@@ -35,6 +35,7 @@ class Track(NamedTuple):
     """
 
     here: Any
+    cost: Float[Array, ""]
     behind: Any
     best: Float[Array, ""]
     at: Any
@@ -56,7 +57,9 @@ class Ending(NamedTuple):
 def begin(start: Any, max_steps: int, dtype) -> Track:
     """Before the first step; `dtype` is that of the cost."""
     infinite, none = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
-    return Track(start, start, infinite, start, infinite, none, jnp.zeros((max_steps,), dtype), none)
+    return Track(
+        start, infinite, start, infinite, start, infinite, none, jnp.zeros((max_steps,), dtype), none
+    )
 
 
 def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
@@ -66,6 +69,7 @@ def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
     progress = known & (cost < track.mark - rounding(jnp.where(jnp.isfinite(track.mark), track.mark, 0)))
     return Track(
         here=_where(known, y, track.here),
+        cost=jnp.where(known, cost, track.cost),
         behind=_where(known, jax.tree.map(lambda b, x: b + (x - b) / 10, track.behind, y), track.behind),
         best=jnp.where(lower, cost, track.best),
         at=_where(lower, y, track.at),
@@ -96,7 +100,10 @@ def minimise(
         track = last.track._replace(here=start, behind=start, since=jnp.zeros_like(last.track.since))
         end = search(cost, start, track, optimiser, max_steps, tolerance, grad)
         good = end.result == RESULTS.successful
-        position = _where(good | ~jnp.isfinite(end.track.best), end.position, end.track.at)
+        # A long step may have led from a much better place to a plateau.
+        best = end.track.best
+        stay = (good & (end.track.cost <= best + rounding(best))) | ~jnp.isfinite(best)
+        position = _where(stay, end.position, end.track.at)
         way = jax.tree.map(lambda x, b: x - b, end.track.here, end.track.behind)
         both = _value_and_slope(cost, grad)
         around = look_around(both, position, way, logarithmic=logarithmic, tolerance=accepted)
