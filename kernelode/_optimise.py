@@ -242,7 +242,12 @@ def _search(
             raise TypeError(
                 f"`objective` must return a real scalar, got shape {value.shape} and dtype {value.dtype}."
             )
-        return -value.astype(_coarser(value, *jax.tree.leaves(y)))
+        value = -value.astype(_coarser(value, *jax.tree.leaves(y)))
+        if not positive:
+            return value
+        # Where a logarithm is so far out that its leaf is zero or infinite, that leaf is not positive.
+        inside = [jnp.all((x > 0) & jnp.isfinite(x)) for x in jax.tree.leaves(jax.tree.map(jnp.exp, y))]
+        return jnp.where(jnp.all(jnp.stack(inside)), value, jnp.nan)
 
     end = minimise(search, cost, start, optimiser, max_steps, tolerance, grad, positive)
     count = end.track.count

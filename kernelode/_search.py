@@ -6,6 +6,7 @@ there; if it never rises again, the search has no answer.
 """
 
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,7 +26,7 @@ _PATIENCE, _MINIMISER_PATIENCE = 100, 10
 class Track(NamedTuple):
     """What a search remembers of its way.
 
-    - `here`: the last position where the cost was a number.
+    - `here`, `cost`: the last position where the cost was a number, and that number.
     - `behind`: where the search was some ten steps ago, as a moving average.
     - `best`, `at`: the lowest cost and its position.
     - `mark`: the lowest cost when it last fell by more than rounding; `since`: how many steps of this
@@ -34,6 +35,7 @@ class Track(NamedTuple):
     """
 
     here: Any
+    cost: Float[Array, ""]
     behind: Any
     best: Float[Array, ""]
     at: Any
@@ -55,7 +57,9 @@ class Ending(NamedTuple):
 def begin(start: Any, max_steps: int, dtype) -> Track:
     """Before the first step; `dtype` is that of the cost."""
     infinite, none = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
-    return Track(start, start, infinite, start, infinite, none, jnp.zeros((max_steps,), dtype), none)
+    return Track(
+        start, infinite, start, infinite, start, infinite, none, jnp.zeros((max_steps,), dtype), none
+    )
 
 
 def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
@@ -65,6 +69,7 @@ def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
     progress = known & (cost < track.mark - rounding(jnp.where(jnp.isfinite(track.mark), track.mark, 0)))
     return Track(
         here=_where(known, y, track.here),
+        cost=jnp.where(known, cost, track.cost),
         behind=_where(known, jax.tree.map(lambda b, x: b + (x - b) / 10, track.behind, y), track.behind),
         best=jnp.where(lower, cost, track.best),
         at=_where(lower, y, track.at),
@@ -95,9 +100,13 @@ def minimise(
         track = last.track._replace(here=start, behind=start, since=jnp.zeros_like(last.track.since))
         end = search(cost, start, track, optimiser, max_steps, tolerance, grad)
         good = end.result == RESULTS.successful
-        position = _where(good | ~jnp.isfinite(end.track.best), end.position, end.track.at)
+        # A long step may have led from a much better place to a plateau.
+        best = end.track.best
+        stay = (good & (end.track.cost <= best + rounding(best))) | ~jnp.isfinite(best)
+        position = _where(stay, end.position, end.track.at)
         way = jax.tree.map(lambda x, b: x - b, end.track.here, end.track.behind)
-        around = look_around(cost, grad(cost), position, way, logarithmic=logarithmic, tolerance=accepted)
+        both = _value_and_slope(cost, grad)
+        around = look_around(both, position, way, logarithmic=logarithmic, tolerance=accepted)
         left = end.track.count < max_steps
         early = good & around.lower
         result = choose_result(early, RESULTS.nonlinear_max_steps_reached, end.result)
@@ -127,7 +136,7 @@ def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, gr
 
     def step(carry):
         y, state, track, _ = carry
-        value, slope = cost(y), grad(cost)(y)
+        value, slope = _value_and_slope(cost, grad)(y)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes inside
             extra = dict(value=value, grad=slope, value_fn=cost)
             updates, state = optimiser.update(slope, state, y, **extra)
@@ -203,6 +212,18 @@ def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, toleranc
         track=track,
         result=choose_result(known, result, RESULTS.nonfinite),
     )
+
+
+def _value_and_slope(cost, grad):
+    """y -> the cost and its gradient: by one evaluation if `grad` has `has_aux`, as those of JAX do."""
+    if "has_aux" not in inspect.signature(grad).parameters:
+        return lambda y: (cost(y), grad(cost)(y))
+
+    def twice(y):
+        value = cost(y)
+        return value, value
+
+    return lambda y: grad(twice, has_aux=True)(y)[::-1]
 
 
 def _flat(cost):

@@ -55,8 +55,7 @@ class _Side(NamedTuple):
 
 
 def look_around(
-    cost: Callable[[Any], Array],
-    gradient: Callable[[Any], Any],
+    value_and_slope: Callable[[Any], tuple[Array, Any]],
     point: Any,
     way: Any,
     *,
@@ -76,7 +75,8 @@ def look_around(
 
     def height_and_rate(direction, distance):
         place = unravel(flat + distance * direction)
-        return cost(place), direction @ ravel_pytree(gradient(place))[0]
+        value, slope = value_and_slope(place)
+        return value, direction @ ravel_pytree(slope)[0]
 
     def one_side(direction):
         moving = jnp.any(direction != 0)
