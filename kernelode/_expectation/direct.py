@@ -31,14 +31,16 @@ _FINEST = {4: 1e-9, 8: 1e-17}
 #: Steps of the inner rule in t: a density five standard deviations away is resolved. Features at a
 #: distance from the origin may need smaller ones, of both rules.
 _STEP, _SMALLEST_STEP = 0.08, 0.002
-#: How far the normal densities are followed, and the intervals of the inner rule over a density that is
-#: narrow beside the features: half a standard deviation each, so that every second node still has
-#: 2 exp(-2 pi^2 / 0.95^2) = 6e-10, which is what the estimate sees.
-_REACH, _FEWEST = 9.5, 40
-#: For estimates, the inner rules of every second outer node are narrower by this factor, 6.9 standard
-#: deviations. Equal steps may all meet an oscillation in one phase, twice as large ones too; of unlike
-#: steps not both do, and the outer rule's estimate sees what changes from node to node.
-_UNLIKE = 1.37
+#: How far the normal densities are followed (the root of the mass beyond, 4e-12, is what the estimate
+#: of a bounded function has of it), and the intervals of the inner rule over a density that is
+#: narrow compared with the features: 0.43 standard deviations each, so that every second node still has
+#: 2 exp(-2 pi^2 / 0.86^2) = 5e-12, which the estimate sees.
+_REACH, _FEWEST = 10.0, 46
+#: For estimates, the inner rules of every second outer node are narrower by this factor, 8.2 standard
+#: deviations (where the density, which the estimate sees cut off, is 1e-15). Equal steps may all meet an
+#: oscillation in one phase, twice as large ones too; of unlike steps not both do, and the outer rule's
+#: estimate sees what changes from node to node.
+_UNLIKE = 1.22
 
 
 def direct_moments(

@@ -38,7 +38,7 @@ def alias_error(
     waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
     waves = waves if weights is None else waves * weights[:, None]
     cosine, sine = jnp.split(terms @ jnp.asarray(waves, terms.dtype), 2, axis=-1)
-    sizes = jnp.sqrt(cosine**2 + sine**2).reshape(*terms.shape[:-1], 2, _FREQUENCIES)
+    sizes = jnp.hypot(cosine, sine).reshape(*terms.shape[:-1], 2, _FREQUENCIES)
     before, after = jnp.moveaxis(jnp.max(sizes, axis=-1), -1, 0)
     ratio = 4 * after / jnp.where(before > 0, before, 1)
     return 4 * after * jnp.where(before > 4 * after, ratio**2, 1)
