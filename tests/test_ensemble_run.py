@@ -448,7 +448,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "negative": (lambda p: {"counts": np.full(64, -50)}, "multiples of the batch, 50"),
     "part of a batch": (lambda p: {"counts": np.full(64, 49)}, "multiples of the batch, 50"),
     "real counts": (lambda p: {"counts": np.full(64, 50.0)}, "must be 64 whole numbers"),
-    "no time": (lambda p: {"ts": None}, "there is no 'ts'"),
+    "no time": (lambda p: {"ts": None}, "it has no 'ts'"),
     "no format": (lambda p: {"format": None}, "is not a file of an ensemble"),
     "another format": (lambda p: {"format": np.array(7)}, "this version knows: format 7"),
     "no JSON": (lambda p: {"configuration": np.array("{")}, "is not a file of an ensemble"),
