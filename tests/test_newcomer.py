@@ -11,7 +11,7 @@ import pytest
 import kernelode as ko
 
 from . import laws
-from .helpers import number
+from .helpers import AbstractOwnNetwork, number
 
 
 class Mish(ko.AbstractSmoothActivation):
@@ -48,20 +48,12 @@ class Ledger(ko.AbstractClosure):
         return state.kernel.cross
 
 
-class Alternating(ko.AbstractLayered, ko.AbstractResidualNetwork):
+class Alternating(ko.AbstractLayered, AbstractOwnNetwork):
     """Plain layers whose scales alternate, rho and rho / 2."""
 
-    activation: ko.AbstractActivation
-    depth: int = eqx.field(static=True)
     residual_scale: jax.Array = number(0.5)
-    skip_scale: jax.Array = number(1.0)
     weight_variance: jax.Array = number(1.2)
     bias_variance: jax.Array = number(0.1)
-    input_weight_variance: jax.Array = number(1.0)
-    input_bias_variance: jax.Array = number(0.0)
-    output_weight_variance: jax.Array = number(1.0)
-    output_bias_variance: jax.Array = number(0.0)
-    last_width: jax.Array = number(1.0)
     layers_per_block: int = eqx.field(static=True, default=1)
 
     def layers(self):

@@ -149,8 +149,7 @@ def _norm(m: Float[Array, "2 2"]) -> Float[Array, ""]:
     square = m @ m.T
     half, side = (square[0, 0] - square[1, 1]) / 2, square[1, 0]
     apart = half**2 + side**2
-    root = safe_root
-    return jnp.minimum(root((square[0, 0] + square[1, 1]) / 2 + root(apart)), 1)
+    return jnp.minimum(safe_root((square[0, 0] + square[1, 1]) / 2 + safe_root(apart)), 1)
 
 
 def entries_of(kernel: Float[Array, "n n"]) -> tuple[Array, Array, Array]:

@@ -111,8 +111,7 @@ def _relative(moments: Any, bounds: Neglected, flow: bool, alone: bool) -> Float
     ours = np.array([flow, not alone, flow])
     errors = jnp.where(ours, bounds.covariance[0][x, x], jnp.where(alone & ~ours & (x == 1), 0, own))
     shifts = jnp.where(ours, bounds.correction[0], jnp.where(alone & ~ours & (x == 1), 0, shift))
-    ratio = safe_divide
-    return jnp.max(jnp.maximum(ratio(errors, v4), ratio(shifts, scale)))
+    return jnp.max(jnp.maximum(safe_divide(errors, v4), safe_divide(shifts, scale)))
 
 
 def _advance(here: Couplings, carried: Any, layer: Layer, turned: Any, d: Degrees, step: int):
@@ -132,10 +131,9 @@ def _lower(
 ) -> Neglected:
     beyond = d.p > order
     energy = lambda norms: jnp.sum(norms[:, beyond], axis=1)
-    root = safe_root
     tails = here.tails._replace(
-        drive=root(here.tails.drive**2 + energy(driven)),
-        source=root((here.tails.source**2).at[SOURCES].add(energy(sources))),
+        drive=safe_root(here.tails.drive**2 + energy(driven)),
+        source=safe_root((here.tails.source**2).at[SOURCES].add(energy(sources))),
     )
     curved = jnp.einsum("xyz,yz->x", jnp.abs(here.curvature), found.covariance)
     first = int(d.p[d.p <= order][-1] + d.p[0])

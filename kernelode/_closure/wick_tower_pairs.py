@@ -21,7 +21,7 @@ from .._expectation.products import (
     input_products,
     pair_products,
 )
-from .._kernel import input_pairs
+from .._kernel import input_pairs, pair_numbers
 from .._start import AbstractStart, upstream_moments
 from .base import AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import frame
@@ -229,7 +229,7 @@ class WickTowerPairs(AbstractPairClosure):
     def _collect(self, kernel: Any, covariance: Array, towers: Tower, own: SingleMoments) -> WidthMoments:
         """Pair blocks in both orders, and those of each input with itself."""
         n = kernel.shape[0]
-        index, swapped = _pair_of(n)
+        index, swapped = pair_numbers(n), np.tril(np.ones((n, n), bool), k=-1)  # of (b, a)
         flip = np.array([2, 1, 0])
         alone = np.eye(n, dtype=bool)
         a, b = np.indices((n, n))
@@ -260,12 +260,3 @@ class WickTowerPairs(AbstractPairClosure):
 def at_index(tree: Any, index: Any):
     """One entry of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def _pair_of(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every (a, b): the number of its pair (of any, for an input with itself), and whether that is
-    (b, a)."""
-    index = np.zeros((n, n), int)
-    rows, columns = input_pairs(n)
-    index[rows, columns] = index[columns, rows] = np.arange(len(rows))
-    return index, np.tril(np.ones((n, n), bool), k=-1)

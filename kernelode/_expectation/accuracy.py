@@ -13,6 +13,7 @@ from .._activation.base import (
     AbstractStraightActivation,
 )
 from .._kernel import AbstractKernel, Block, Variances
+from .._numerics.safe import safe_divide
 from .._trees import as_constant
 from .mehler import POOR, moment_table, plane_errors, series_service, table_indices
 from .moments import pair_moments, variance_derivatives, variance_moment
@@ -49,7 +50,7 @@ def expectation_error(
     if isinstance(activation, AbstractStraightActivation):
         return floor
     value, error = integrate_ladder(order, as_constant(activation), jax.lax.stop_gradient(q))
-    return jnp.maximum(floor, jnp.max(_ratio(error, jnp.abs(value))))
+    return jnp.maximum(floor, jnp.max(safe_divide(error, jnp.abs(value))))
 
 
 def kernel_error(activation: AbstractActivation, kernel: AbstractKernel) -> Float[Array, ""]:
@@ -58,7 +59,7 @@ def kernel_error(activation: AbstractActivation, kernel: AbstractKernel) -> Floa
     q = kernel.variances
     own = variance_derivatives(activation, q)
     size = jnp.abs(own.value[0])
-    alone = jnp.max(_ratio(own.error[0], size))
+    alone = jnp.max(safe_divide(own.error[0], size))
     if isinstance(kernel, Variances):
         return alone
     a, b, c = _tables(kernel)
@@ -128,9 +129,5 @@ def _tables(kernel: AbstractKernel):
 
 
 def _relative(error, rows, columns) -> Float[Array, ""]:
-    return jnp.max(_ratio(error, rows[:, None] * columns[None, :]))
-
-
-def _ratio(error, size):
     # Where a moment vanishes, so does its error: a constant activation, an input of zero variance.
-    return jnp.where(size > 0, error / jnp.where(size > 0, size, 1), 0)
+    return jnp.max(safe_divide(error, rows[:, None] * columns[None, :]))

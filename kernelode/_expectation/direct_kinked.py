@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractKinkedActivation, derivatives
 from .._activation.scale import correlation
+from .hermite import hermite_polynomial
 from .kinked import panels_between
 
 #: Nodes of a panel in z and in w. In w they hold a normal density out to `_REACH` deviations, in z
@@ -72,7 +73,7 @@ def _integrate(activation, indices, a, b, corr, gap, counts: tuple[int, int]):
     top = max(1, *(i + j - 1 for i, j in indices))
     smoothed = [(jnp.sum(g * w_weights, 1), jnp.sum(jnp.abs(g) * w_weights, 1))]
     for k in range(1, top + 1):
-        terms = g1 * _hermite(k - 1, w) * w_weights / tau ** (k - 1)
+        terms = g1 * hermite_polynomial(k - 1, w) * w_weights / tau ** (k - 1)
         smoothed.append((jnp.sum(terms, 1), jnp.sum(jnp.abs(terms), 1)))
     f, f1 = derivatives(activation, root * z, 1)
 
@@ -83,7 +84,12 @@ def _integrate(activation, indices, a, b, corr, gap, counts: tuple[int, int]):
             return factor * value, jnp.abs(factor) * size
         value, size = jnp.zeros_like(z), jnp.zeros_like(z)
         for k in range(i):  # L^{i-1} = sum_k binom(i-1, k) He_{i-1-k}(z) (-d/dz)^k
-            factor = f1 * _hermite(i - 1 - k, z) * (-slope) ** k * float(scipy.special.comb(i - 1, k))
+            factor = (
+                f1
+                * hermite_polynomial(i - 1 - k, z)
+                * (-slope) ** k
+                * float(scipy.special.comb(i - 1, k))
+            )
             part, part_size = smoothed[j + k]
             value, size = value + factor * part, size + jnp.abs(factor) * part_size
         return value / root ** (i - 1), size / root ** (i - 1)
@@ -92,11 +98,3 @@ def _integrate(activation, indices, a, b, corr, gap, counts: tuple[int, int]):
     average = lambda index: jnp.stack([jnp.sum(z_weights * x[index]) for x in both])
     squares = jnp.sum(z_weights * f1**2), jnp.sum(z_weights * jnp.sum(g1**2 * w_weights, 1))
     return average(0), average(1), jnp.sqrt(squares[0]) * jnp.sqrt(squares[1])
-
-
-def _hermite(k: int, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """He_k."""
-    before, current = jnp.zeros_like(x), jnp.ones_like(x)
-    for m in range(k):
-        before, current = current, x * current - m * before
-    return current

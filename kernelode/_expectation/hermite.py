@@ -42,5 +42,13 @@ def scan_hermite(
     return jax.lax.scan(step, start, jnp.arange(terms, dtype=z.dtype))[1]
 
 
+def hermite_polynomial(k: int, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """He_k itself, neither damped nor normalised: for few k."""
+    before, current = jnp.zeros_like(x), jnp.ones_like(x)
+    for m in range(k):
+        before, current = current, x * current - m * before
+    return current
+
+
 def _next(z: Any, before: Any, current: Any, root: Any, next_root: Any) -> Any:
     return (z * current - root * before) / next_root

@@ -95,9 +95,7 @@ def integrate_table(
     fitting = _fit(activation, a)[:, None] & _fit(activation, b)[None, :]
     poor = jnp.any(excess > POOR[c.dtype], axis=0) | ~fitting
     found = (value, error) if errors else (value,)
-    improve = functools.partial(_improve, direct_moments, order, activation)
-    keep = lambda a, b, c, poor, found: found
-    found = jax.lax.cond(unvmap_any(poor), improve, keep, a, b, c, poor, found)
+    found = _improve(direct_moments, order, activation, a, b, c, poor, found)
     if not errors:
         return found[0]
     # What is not known of a function with kinks that were not declared, no other integral knows either.
@@ -116,8 +114,7 @@ def _kinked_table(order: int, activation, a, b, c, *, adaptive: bool, errors: bo
     # A hundredth of `POOR`, since opposite inputs leave little of the natural scale.
     poor = jnp.any(excess > POOR[c.dtype] / 100, axis=0) & (gap > 0) & (jnp.abs(corr) > 0.5)
     found = (value, error) if errors else (value,)
-    improve = functools.partial(_improve, direct_kinked_moments, order, activation)
-    found = jax.lax.cond(unvmap_any(poor), improve, lambda *args: args[-1], a, b, c, poor, found)
+    found = _improve(direct_kinked_moments, order, activation, a, b, c, poor, found)
     return found if errors else found[0]
 
 
@@ -170,7 +167,7 @@ def plane_errors(
 ) -> Float[Array, "entry n m"]:
     """Estimates of the errors of a table that is integrated over the plane; zero if not `wanted`."""
     zeros = jnp.zeros((len(table_indices(order)), *c.shape), c.dtype)
-    return _improve(direct_moments, order, activation, a, b, c, wanted, (zeros, zeros))[1]
+    return _over_plane(direct_moments, order, activation, a, b, c, wanted, (zeros, zeros))[1]
 
 
 def _fit(activation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
@@ -181,6 +178,12 @@ def _fit(activation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
 
 
 def _improve(direct, order: int, activation, a, b, c, poor, found):
+    """`found`, and where `poor` the table over the plane; left alone if a batch has no such pair."""
+    improve = functools.partial(_over_plane, direct, order, activation)
+    return jax.lax.cond(unvmap_any(poor), improve, lambda *args: args[-1], a, b, c, poor, found)
+
+
+def _over_plane(direct, order: int, activation, a, b, c, poor, found):
     """Where `poor`, the table by `direct`, an integral over the plane, one pair after the other."""
 
     def one_pair(pair):

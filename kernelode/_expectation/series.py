@@ -10,6 +10,7 @@ from equinox.internal import unvmap_any
 from jaxtyping import Array, Bool, Float
 
 from .._activation.scale import correlation
+from .._numerics.safe import safe_divide
 from .kinked import KinkedSpectra
 from .nodes import BLOCK, TERMS
 from .spectrum import SmoothSpectra
@@ -119,7 +120,7 @@ def remaining_share(
     energy = _squares(spectra.gram)
 
     def left(taken):
-        share = jnp.where(energy > 0, jnp.abs(energy - taken) / jnp.where(energy > 0, energy, 1), 0)
+        share = safe_divide(jnp.abs(energy - taken), energy)
         return jnp.max(share, axis=0)
 
     def unfinished(state):

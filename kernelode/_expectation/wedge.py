@@ -49,8 +49,7 @@ def homogeneous_coefficients(
     # exp(-r^2/2) = exp(-u^2/4) exp(-v^2/4) twice over, half of it in the Hermite functions.
     density = radial[:, None] * weight[None, :] * jnp.exp(-(radii**2) / 4)[:, None]
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
-    root = safe_root
-    scale = root(a) * root(b)
+    scale = safe_root(a) * safe_root(b)
     if sizes:
         h_u, density, h_v = (jnp.abs(x) for x in (h_u, density, h_v))
     return scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)

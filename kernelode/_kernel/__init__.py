@@ -4,6 +4,7 @@ from .elements import (
     element_numbers as element_numbers,
     input_pairs as input_pairs,
     own_elements as own_elements,
+    pair_numbers as pair_numbers,
 )
 from .input import input_kernel as input_kernel
 from .kinds import (

@@ -16,10 +16,12 @@ def input_pairs(n: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pa
 
 def element_numbers(n: int) -> Int[np.ndarray, "n n"]:
     """The number of the element (a, b), in either order."""
-    first, second = element_inputs(n)
-    numbers = np.zeros((n, n), int)
-    numbers[first, second] = numbers[second, first] = np.arange(len(first))
-    return numbers
+    return _numbers(n, *element_inputs(n))
+
+
+def pair_numbers(n: int) -> Int[np.ndarray, "n n"]:
+    """The number of the pair {a, b}, in either order; zero for an input with itself."""
+    return _numbers(n, *input_pairs(n))
 
 
 def own_elements(n: int) -> Int[np.ndarray, "elements 3"]:
@@ -27,3 +29,9 @@ def own_elements(n: int) -> Int[np.ndarray, "elements 3"]:
     first, second = element_inputs(n)
     numbers = element_numbers(n)
     return np.stack([numbers[first, first], np.arange(len(first)), numbers[second, second]], axis=1)
+
+
+def _numbers(n: int, first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, "n n"]:
+    numbers = np.zeros((n, n), int)
+    numbers[first, second] = numbers[second, first] = np.arange(len(first))
+    return numbers
