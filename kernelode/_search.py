@@ -54,6 +54,10 @@ class Ending(NamedTuple):
     result: RESULTS
 
 
+#: Where a round ended, and how.
+Round = tuple[Any, Track, RESULTS]
+
+
 def begin(start: Any, max_steps: int, dtype) -> Track:
     """Before the first step; `dtype` is that of the cost."""
     infinite, none = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
@@ -98,29 +102,29 @@ def minimise(
     def round_(carry):
         start, _, last = carry
         track = last.track._replace(here=start, behind=start, since=jnp.zeros_like(last.track.since))
-        end = search(cost, start, track, optimiser, max_steps, tolerance, grad)
-        good = end.result == RESULTS.successful
+        ended, track, result = search(cost, start, track, optimiser, max_steps, tolerance, grad)
+        good = result == RESULTS.successful
         # A long step may have led from a much better place to a plateau.
-        best = end.track.best
-        stay = (good & (end.track.cost <= best + rounding(best))) | ~jnp.isfinite(best)
-        position = _where(stay, end.position, end.track.at)
-        way = jax.tree.map(lambda x, b: x - b, end.track.here, end.track.behind)
+        best = track.best
+        stay = (good & (track.cost <= best + rounding(best))) | ~jnp.isfinite(best)
+        position = _where(stay, ended, track.at)
+        way = jax.tree.map(lambda x, b: x - b, track.here, track.behind)
         both = _value_and_slope(cost, grad)
         around = look_around(both, position, way, logarithmic=logarithmic, tolerance=accepted)
-        left = end.track.count < max_steps
+        left = track.count < max_steps
         early = good & around.lower
-        result = choose_result(early, RESULTS.nonlinear_max_steps_reached, end.result)
+        result = choose_result(early, RESULTS.nonlinear_max_steps_reached, result)
         result = choose_result(around.endless, RESULTS.unbounded, result)
         again = early & left
         y = _where(early, around.lowest, position)
-        return y, again, Ending(y, jnp.where(early, around.value, around.here), end.track, result)
+        return y, again, Ending(y, jnp.where(early, around.value, around.here), track, result)
 
     fresh = begin(start, max_steps, dtype)
     carry = (start, jnp.asarray(True), Ending(start, fresh.best, fresh, RESULTS.successful))
     return jax.lax.while_loop(lambda carry: carry[1], round_, carry)[2]
 
 
-def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Ending:
+def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Round:
     """Steps of an optax transformation until the gradient is small, or all of it is rounding."""
     optimiser = optax.with_extra_args_support(optimiser)
     dtype = jnp.result_type(*jax.tree.leaves(start))
@@ -152,15 +156,10 @@ def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, gr
     y, _, track, largest = jax.lax.while_loop(unfinished, step, carry)
     known = jnp.isfinite(largest)
     result = choose_result(ended(track, largest), RESULTS.successful, RESULTS.nonlinear_max_steps_reached)
-    return Ending(
-        position=_where(known, y, track.here),
-        cost=track.best,
-        track=track,
-        result=choose_result(known, result, RESULTS.nonfinite),
-    )
+    return _where(known, y, track.here), track, choose_result(known, result, RESULTS.nonfinite)
 
 
-def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Ending:
+def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Round:
     """Steps of an optimistix minimiser until it has converged, or stands still: its tolerances may be
     below what rounding lets it reach."""
     del tolerance, grad  # a minimiser has its own
@@ -206,12 +205,7 @@ def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, toleranc
     state = eqx.combine(arrays, static)
     last, _, _ = optimiser.postprocess(function, y, None, None, {}, state, tags, result)
     result = choose_result(done, result, RESULTS.nonlinear_max_steps_reached)
-    return Ending(
-        position=_where(known, last, track.here),
-        cost=track.best,
-        track=track,
-        result=choose_result(known, result, RESULTS.nonfinite),
-    )
+    return _where(known, last, track.here), track, choose_result(known, result, RESULTS.nonfinite)
 
 
 def _value_and_slope(cost, grad):

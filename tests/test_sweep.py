@@ -277,6 +277,7 @@ def test_what_vanishes_but_for_rounding_is_no_difference(tmp_path):
     values[:, 1] *= -1.5
     np.savez(file, points=points, result_0=values)
     ko.sweep(function, NETWORK, AXES, folder=tmp_path)
+    assert list(tmp_path.glob("points-*.npz")) == [file]  # nothing was computed again
 
 
 DAMAGED_POINTS: dict[str, dict[str, Any]] = {
@@ -310,6 +311,7 @@ def test_a_crash_in_the_first_write_leaves_a_folder_to_go_on_with(tmp_path):
     ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
     (tmp_path / ".points-abc.npz.123.part").write_bytes(b"PK")
     ko.sweep(quick, NETWORK, AXES, folder=tmp_path)
+    assert (tmp_path / "sweep.nc").exists() and len(list(tmp_path.glob("points-*.npz"))) == 1
 
 
 def test_folders_that_cannot_be(tmp_path):
