@@ -37,6 +37,12 @@ from ._architecture import (
     Layer as Layer,
     ResNet as ResNet,
 )
+from ._architecture.start import (
+    AbstractStart as AbstractStart,
+    FixedGram as FixedGram,
+    GaussianRows as GaussianRows,
+    RandomCovariance as RandomCovariance,
+)
 from ._closure import (
     AbstractClosure as AbstractClosure,
     AbstractMomentClosure as AbstractMomentClosure,
@@ -48,13 +54,27 @@ from ._closure import (
     WidthMoments as WidthMoments,
 )
 from ._compare import Comparison as Comparison, compare as compare
-from ._diagnostics import (
+from ._depth.diagnostics import (
     ClosureResidual as ClosureResidual,
     ClosureValidity as ClosureValidity,
     closure_residual as closure_residual,
     closure_validity as closure_validity,
     source_mismatch as source_mismatch,
 )
+from ._depth.pairs import propagate_pairs as propagate_pairs, solve_pairs as solve_pairs
+from ._depth.propagate import propagate as propagate
+from ._depth.response import (
+    LayerResponse as LayerResponse,
+    Response as Response,
+    ResponseSummary as ResponseSummary,
+    Spread as Spread,
+    layer_response as layer_response,
+    response as response,
+    response_flow as response_flow,
+)
+from ._depth.solution import Solution as Solution
+from ._depth.solve import solve as solve
+from ._depth.width import AtWidth as AtWidth
 from ._expectation import (
     Estimate as Estimate,
     hermite_spectrum as hermite_spectrum,
@@ -71,24 +91,6 @@ from ._kernel import (
     checked_kernel as checked_kernel,
     input_kernel as input_kernel,
 )
-from ._optimise import (
-    DiagonalResponse as DiagonalResponse,
-    OffDiagonalResponse as OffDiagonalResponse,
-    Optimum as Optimum,
-    optimise as optimise,
-)
-from ._pairs import propagate_pairs as propagate_pairs, solve_pairs as solve_pairs
-from ._propagate import propagate as propagate
-from ._response import (
-    LayerResponse as LayerResponse,
-    Response as Response,
-    ResponseSummary as ResponseSummary,
-    Spread as Spread,
-    layer_response as layer_response,
-    response as response,
-    response_flow as response_flow,
-)
-from ._results import RESULTS as RESULTS
 from ._scaling import (
     STATUS as STATUS,
     OptimalScale as OptimalScale,
@@ -99,20 +101,18 @@ from ._scaling import (
     optimal_flow_time as optimal_flow_time,
     optimal_residual_scale as optimal_residual_scale,
 )
-from ._solution import Solution as Solution
-from ._solve import solve as solve
-from ._start import (
-    AbstractStart as AbstractStart,
-    FixedGram as FixedGram,
-    GaussianRows as GaussianRows,
-    RandomCovariance as RandomCovariance,
+from ._scaling.optimise import (
+    DiagonalResponse as DiagonalResponse,
+    OffDiagonalResponse as OffDiagonalResponse,
+    Optimum as Optimum,
+    optimise as optimise,
 )
-from ._sweep import Axis as Axis, sweep as sweep
-from ._version import __version__ as __version__
-from ._width import AtWidth as AtWidth
-from ._width_response import (
+from ._scaling.width_response import (
     ResponseCorrection as ResponseCorrection,
     ScaleCorrection as ScaleCorrection,
     residual_scale_correction as residual_scale_correction,
     response_correction as response_correction,
 )
+from ._support.results import RESULTS as RESULTS
+from ._sweep import Axis as Axis, sweep as sweep
+from ._version import __version__ as __version__

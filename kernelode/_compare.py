@@ -7,13 +7,13 @@ import equinox as eqx
 import numpy as np
 import scipy
 
-from ._checks import described, instance
+from ._architecture.describe import describe
+from ._architecture.start import FixedGram, GaussianRows
 from ._closure.base import AbstractMomentClosure, AbstractPairable
-from ._describe import describe
+from ._depth.solution import Solution
 from ._kernel import element_inputs
-from ._probe import probe, same_probe
-from ._solution import Solution
-from ._start import FixedGram, GaussianRows
+from ._support.checks import described, instance
+from ._support.probe import probe, same_probe
 from .ensemble import Ensemble, Extrapolation, Measured
 from .ensemble._rounds import FEWEST
 

@@ -80,7 +80,7 @@ print(json.dumps(found))
 
 
 def test_results_are_spelled_out_for_type_checkers():
-    tree = ast.parse((PACKAGE / "_results.py").read_text("utf-8"))
+    tree = ast.parse((PACKAGE / "_support" / "results.py").read_text("utf-8"))
     (condition,) = [node for node in tree.body if isinstance(node, ast.If)]
     (spelled,) = [node for node in condition.body if isinstance(node, ast.ClassDef)]
     items = [node.targets[0] for node in spelled.body if isinstance(node, ast.Assign)]

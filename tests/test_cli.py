@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode import _memory
+from kernelode._support import memory as _memory
 
 from .helpers import RESPONSE_REFERENCE, reference_cases
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode import _probe, ensemble as en
+from kernelode import ensemble as en
+from kernelode._support import probe as _probe
 from kernelode.ensemble import _sample
 
 from .helpers import OwnLayered, kill_after, pair_kernel, resnet, start_python
@@ -112,7 +113,8 @@ LONG_RUN = """
 import sys
 import jax, jax.random as jr, numpy as np
 import kernelode as ko
-from kernelode import _probe, ensemble as en
+from kernelode import ensemble as en
+from kernelode._support import probe as _probe
 from kernelode.ensemble import _sample
 
 _sample._CHECKPOINT_SECONDS = 0.0  # after every batch

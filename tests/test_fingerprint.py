@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode._fingerprint import code_fingerprint, same_code
-from kernelode._probe import _points, probe, same_probe
+from kernelode._support.fingerprint import code_fingerprint, same_code
+from kernelode._support.probe import _points, probe, same_probe
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -124,7 +124,10 @@ def test_every_kind_of_function_has_its_code(index):
 def test_the_same_in_every_process(tmp_path):
     """Imported, or as a script; with other hashes of strings, which sets are ordered by."""
     (tmp_path / "mine.py").write_text(SOURCE)
-    end = "\nfrom kernelode._fingerprint import code_fingerprint\nprint(code_fingerprint(everything))\n"
+    end = (
+        "\nfrom kernelode._support.fingerprint import code_fingerprint"
+        "\nprint(code_fingerprint(everything))\n"
+    )
     (tmp_path / "script.py").write_text("from mine import everything" + end)
     (tmp_path / "whole.py").write_text(SOURCE + end)
     found = {code_fingerprint(module().everything)}

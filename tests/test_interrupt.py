@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import xarray
 
-from kernelode import _files, _interrupt
-from kernelode._interrupt import in_turn, signals_held, sigterm_as_interrupt
+from kernelode._support import files as _files, interrupt as _interrupt
+from kernelode._support.interrupt import in_turn, signals_held, sigterm_as_interrupt
 from kernelode.ensemble import Ensemble
 
 from .helpers import start_python

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 import kernelode as ko
-from kernelode import _memory, _propagate, _response, _sizes, _solve
+from kernelode._depth import (
+    propagate as _propagate,
+    response as _response,
+    sizes as _sizes,
+    solve as _solve,
+)
+from kernelode._support import memory as _memory
 
 from .helpers import pair_kernel, resnet
 

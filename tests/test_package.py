@@ -18,32 +18,21 @@ PACKAGE = ROOT / "kernelode"
 
 # A module may import from its own folder and from any row above its own.
 LAYERS = (
-    ("_checks", "_chunks", "_custom_types", "_interrupt", "_memory", "_probe", "_progress", "_results"),
-    ("_deprecated", "_references", "_show", "_trees", "_version"),
-    ("_devices", "_files", "_fingerprint"),
-    ("_archive", "_numerics"),
-    ("_activation", "_kernel", "_start"),
+    ("_support", "_version"),
+    ("_deprecated", "_numerics"),
+    ("_activation", "_kernel"),
     ("_expectation",),
     ("_architecture",),
-    ("_describe",),
     ("_closure",),
-    ("_arguments",),
-    ("_sizes", "_surroundings", "_width", "_failure"),
-    ("_solution",),
-    ("_propagate", "_solve"),
-    ("_response", "_pairs", "_search"),
-    ("_scaling", "_optimise"),
-    ("_width_response", "_diagnostics", "_sweep"),
+    ("_depth",),
+    ("_scaling",),
+    ("_sweep",),
 )
 OUTERMOST = ("baselines", "ensemble", "learning", "plot", "_cli")
 #: Functions of arrays: they know kernels, and no network.
-LEARNING_MAY_IMPORT = ("_checks", "_custom_types", "_kernel", "_results", "_show", "_trees")
+LEARNING_MAY_IMPORT = ("_support", "_kernel")
 #: Independent checks: of the theory they know what a network is, and nothing else.
-CHECKS_MAY_IMPORT = (
-    "_archive",
-    *("_checks", "_custom_types", "_devices", "_files", "_interrupt", "_memory", "_probe", "_progress"),
-    *("_kernel", "_start", "_activation", "_architecture", "_describe", "_trees"),
-)
+CHECKS_MAY_IMPORT = ("_support", "_numerics", "_kernel", "_activation", "_architecture")
 OPTIONAL = (
     "matplotlib",
     "sklearn",

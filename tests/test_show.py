@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 import kernelode as ko
-from kernelode._show import Shown
+from kernelode._support.show import Shown
 
 from .helpers import OwnLayered
 

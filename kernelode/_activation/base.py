@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import RealLike
-from .._show import Shown
+from .._support.custom_types import RealLike
+from .._support.show import Shown
 
 
 class AbstractActivation(Shown):

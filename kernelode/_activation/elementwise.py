@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import checked_function, described, is_concrete, reason
-from .._custom_types import RealLike
+from .._support.checks import checked_function, described, is_concrete, reason
+from .._support.custom_types import RealLike
 from .base import AbstractActivation, AbstractKinkedActivation, AbstractSmoothActivation
 from .probe import probed_scales
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import scalar
-from .._custom_types import RealLike
+from .._support.checks import scalar
+from .._support.custom_types import RealLike
 from .base import AbstractHomogeneousActivation
 from .homogeneous import homogeneous_second_moment
 

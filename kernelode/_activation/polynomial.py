@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_real_array, checked_sign
-from .._custom_types import RealLike
+from .._support.checks import as_real_array, checked_sign
+from .._support.custom_types import RealLike
 from .base import AbstractClosedFormActivation
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import scalar
-from .._custom_types import RealLike
+from .._support.checks import scalar
+from .._support.custom_types import RealLike
 from .base import AbstractClosedFormActivation, AbstractOddActivation
 
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import scalar
-from .._custom_types import RealLike
+from .._support.checks import scalar
+from .._support.custom_types import RealLike
 from .rectifier import AbstractSmoothRectifier
 
 

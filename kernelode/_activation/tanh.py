@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import RealLike
+from .._support.custom_types import RealLike
 from .base import AbstractAutonomousActivation, AbstractOddActivation, AbstractStraightActivation
 
 

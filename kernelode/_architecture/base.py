@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, checked_sign, described, is_concrete, refuse_where, scalar
-from .._custom_types import RealLike
 from .._kernel import input_kernel
-from .._show import Shown
+from .._support.checks import as_real_array, checked_sign, described, is_concrete, refuse_where, scalar
+from .._support.custom_types import RealLike
+from .._support.show import Shown
 from .layer import Affine, Kernel, Layer
 
 

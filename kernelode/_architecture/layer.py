@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from .._activation.base import AbstractActivation
 from .._expectation import second_moments
 from .._kernel import Kernel
-from .._show import Shown
+from .._support.show import Shown
 
 
 class Affine(Shown):

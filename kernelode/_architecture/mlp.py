@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._checks import positive_integer
-from .._custom_types import RealLike
+from .._support.checks import positive_integer
+from .._support.custom_types import RealLike
 from .base import checked_activation, checked_variance, per_layer
 from .layer import Affine, Layer
 from .layered import AbstractLayered

@@ -9,7 +9,7 @@ import rich.console
 import typer
 
 import kernelode as ko
-from kernelode._progress import Progress
+from kernelode._support.progress import Progress
 from kernelode.ensemble import Ensemble, Extrapolation, extrapolate
 
 from . import options

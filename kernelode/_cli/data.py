@@ -13,7 +13,7 @@ import numpy as np
 
 import kernelode as ko
 from kernelode._kernel import checked_kernel
-from kernelode._memory import TooLarge, check_memory
+from kernelode._support.memory import TooLarge, check_memory
 
 from .csv_file import read_csv
 from .errors import BadInput, refusing

@@ -12,7 +12,7 @@ import rich.console
 import typer
 
 import kernelode as ko
-from kernelode._progress import Progress
+from kernelode._support.progress import Progress
 from kernelode.ensemble import BlockLaw, Ensemble, RealWeights, RelativeError, sample
 
 from . import options

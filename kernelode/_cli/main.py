@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from kernelode._interrupt import sigterm_as_interrupt
-from kernelode._memory import TooLarge
+from kernelode._support.interrupt import sigterm_as_interrupt
+from kernelode._support.memory import TooLarge
 
 from .errors import BadInput
 

@@ -9,8 +9,8 @@ import rich.console
 import typer
 
 import kernelode as ko
-from kernelode._archive import write_arrays
-from kernelode._progress import Progress
+from kernelode._support.archive import write_arrays
+from kernelode._support.progress import Progress
 
 from . import options
 from .data import load

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from kernelode._progress import Progress
+from kernelode._support.progress import Progress
 
 from . import options
 from .data import load

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 import kernelode as ko
 from kernelode._kernel import input_pairs
-from kernelode._memory import check_memory
-from kernelode._progress import Progress
 from kernelode._scaling.critical import critical_variance
 from kernelode._scaling.peak import log_peak
+from kernelode._support.memory import check_memory
+from kernelode._support.progress import Progress
 
 from .evidence import Problem, Scores, posterior_scores
 

@@ -11,7 +11,7 @@ import rich.console
 import typer
 
 import kernelode as ko
-from kernelode._progress import Progress
+from kernelode._support.progress import Progress
 
 from . import options
 from .data import load

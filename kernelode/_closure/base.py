@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer, checked_layered
-from .._checks import instance
+from .._architecture.start import AbstractStart, FixedGram
 from .._expectation import kernel_error
 from .._kernel import AbstractKernel, as_triangle
-from .._show import Shown
-from .._start import AbstractStart, FixedGram
+from .._support.checks import instance
+from .._support.show import Shown
 
 
 class AbstractClosure(Shown):

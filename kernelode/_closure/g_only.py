@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Affine, Layer
-from .._checks import flag
+from .._architecture.start import AbstractStart, GaussianRows, upstream_moments
 from .._expectation import pair_moments, variance_derivatives
 from .._expectation.products import pair_fourth_moments
 from .._kernel import Block, as_block, as_matrix
-from .._start import AbstractStart, GaussianRows, upstream_moments
+from .._support.checks import flag
 from .base import (
     AbstractMomentClosure,
     AbstractPairable,

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
-from .._checks import is_concrete
 from .._kernel import input_pairs
 from .._numerics.safe import safe_divide, safe_root
-from .._trees import cast
+from .._support.checks import is_concrete
+from .._support.trees import cast
 from .chaos_basis import Degrees, square_norms
 from .chaos_couplings import SOURCES, Couplings
 from .tower import Tower, tower_push

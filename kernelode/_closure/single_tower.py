@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture.layer import Affine, Layer
+from .._architecture.start import AbstractStart
 from .._expectation.chaos import cumulative_powers
 from .._expectation.products import SingleProducts
-from .._start import AbstractStart
 from .chaos_basis import Degrees
 from .single_tail import Tail, TailRate, begin_tail, tail_memory, tail_push, tail_rate
 from .truncation import (

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from .._activation.base import AbstractActivation
 from .._architecture import AbstractArchitecture, Layer
+from .._architecture.start import upstream_moments
 from .._expectation.products import SingleProducts, single_products
-from .._start import upstream_moments
 from .chaos_basis import Degrees, basis_floor, degrees
 from .chaos_couplings import degree_step, top_degree
 from .single_tower import Above, SingleTower, begin_single

@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._architecture.layer import Layer
-from .._start import AbstractStart
+from .._architecture.start import AbstractStart
 from .chaos_basis import Degrees, change_basis, frame, frame_rate, second_power, turning
 from .chaos_couplings import SOURCES, Couplings
 from .elements import PAIR, wishart

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
-from .._checks import integer
+from .._architecture.start import AbstractStart, GaussianRows, upstream_moments
 from .._kernel import element_numbers, own_elements
-from .._start import AbstractStart, GaussianRows, upstream_moments
+from .._support.checks import integer
 from .base import AbstractPairable, AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import (
     change_basis,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractHomogeneousActivation
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
-from .._chunks import map_in_chunks
+from .._architecture.start import AbstractStart, upstream_moments
 from .._expectation.chaos import SAFETY
 from .._expectation.input_chaos import InputChaos, input_chaos
 from .._expectation.products import (
@@ -22,7 +22,7 @@ from .._expectation.products import (
     pair_products,
 )
 from .._kernel import input_pairs, pair_numbers
-from .._start import AbstractStart, upstream_moments
+from .._numerics.chunks import map_in_chunks
 from .base import AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import frame
 from .chaos_couplings import (

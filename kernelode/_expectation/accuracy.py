@@ -14,7 +14,7 @@ from .._activation.base import (
 )
 from .._kernel import AbstractKernel, Block, Variances
 from .._numerics.safe import safe_divide
-from .._trees import as_constant
+from .._support.trees import as_constant
 from .mehler import POOR, moment_table, plane_errors, series_service, table_indices
 from .moments import pair_moments, variance_derivatives, variance_moment
 from .variance import integrate_ladder

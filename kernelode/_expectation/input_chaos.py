@@ -17,7 +17,7 @@ from .._activation.base import (
     AbstractSmoothActivation,
 )
 from .._numerics.safe import safe_root
-from .._trees import as_constant
+from .._support.trees import as_constant
 from .adapted import fits
 from .hermite import hermite_functions, scan_hermite
 from .kinked import kinked_steps

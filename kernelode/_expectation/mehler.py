@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractActivation, AbstractKinkedActivation
 from .._activation.scale import correlation
-from .._trees import as_constant
+from .._support.trees import as_constant
 from .adapted import fits
 from .direct import direct_moments
 from .direct_kinked import direct_kinked_moments

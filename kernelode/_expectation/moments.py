@@ -21,9 +21,9 @@ from .._activation.base import (
 )
 from .._activation.homogeneous import homogeneous_errors, homogeneous_moments
 from .._activation.price import directional, mixed_derivative
-from .._checks import described
 from .._kernel import AbstractKernel, Kernel
-from .._trees import as_constant
+from .._support.checks import described
+from .._support.trees import as_constant
 from .mehler import integrate_table, moment_table, table_indices
 from .variance import integrate_ladder, variance_ladder
 

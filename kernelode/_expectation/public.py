@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array
 
 from .._activation.base import AbstractActivation
-from .._checks import as_real_array, described, flag, instance, integer, is_concrete
-from .._custom_types import RealLike
-from .._trees import cast
+from .._support.checks import as_real_array, described, flag, instance, integer, is_concrete
+from .._support.custom_types import RealLike
+from .._support.trees import cast
 from . import chaos, moments, single
 from .moments import Estimate
 from .nodes import TERMS

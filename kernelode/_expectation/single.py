@@ -18,7 +18,7 @@ from .._activation.base import (
     AbstractSmoothActivation,
     derivatives,
 )
-from .._trees import as_constant
+from .._support.trees import as_constant
 from .adapted import adapted_average, concentration, fixed_average
 from .kinked import kinked_steps
 from .moments import Estimate

@@ -21,7 +21,7 @@ from .._activation.base import (
     AbstractStraightActivation,
     derivatives,
 )
-from .._trees import as_constant
+from .._support.trees import as_constant
 from .adapted import adapted_average, by_range, concentration, fits, fixed_average
 from .hermite import hermite_functions
 from .kinked import kinked_rule

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_real_array, is_concrete, scalar
-from .._custom_types import RealLike
+from .._support.checks import as_real_array, is_concrete, scalar
+from .._support.custom_types import RealLike
 
 
 def input_kernel(

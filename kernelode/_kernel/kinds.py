@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._show import Shown
+from .._support.show import Shown
 
 Kernel = TypeVar("Kernel", bound="AbstractKernel")
 

@@ -5,10 +5,10 @@ from typing import NamedTuple, TypeVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_real_array, checked_sign
-from .._custom_types import RealLike
 from .._kernel import input_pairs
-from .._show import Shown
+from .._support.checks import as_real_array, checked_sign
+from .._support.custom_types import RealLike
+from .._support.show import Shown
 from .status import STATUS
 
 

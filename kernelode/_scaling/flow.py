@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractResidualNetwork
 from .._kernel import Variances
-from .._trees import as_constant
+from .._support.trees import as_constant
 from .newton import implicit, maximise, slope_and_curvature
 from .objective import flow_drift, gain, slope, value_and_slope
 

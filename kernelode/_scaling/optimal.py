@@ -11,14 +11,14 @@ from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.base import unit_skip
-from .._arguments import checked_network
-from .._checks import flag, is_concrete
-from .._chunks import map_in_chunks
-from .._custom_types import RealLike
+from .._depth.arguments import checked_network
+from .._depth.sizes import check_optima
 from .._expectation import expectation_error, gain_error, has_known_accuracy, tolerance
 from .._kernel import AbstractKernel, Variances, as_block, checked_kernel, element_inputs
-from .._sizes import check_optima
-from .._trees import as_constant, cast
+from .._numerics.chunks import map_in_chunks
+from .._support.checks import flag, is_concrete
+from .._support.custom_types import RealLike
+from .._support.trees import as_constant, cast
 from .estimate import OptimalScale, ScaleEstimate, statuses
 from .flow import diagonal_flow_optimum
 from .newton import (

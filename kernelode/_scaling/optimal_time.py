@@ -25,15 +25,15 @@ from jaxtyping import Array
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.base import equal_blocks
-from .._arguments import check_diffrax
-from .._checks import flag
-from .._chunks import map_in_chunks
-from .._custom_types import RealLike
+from .._depth.arguments import check_diffrax
+from .._depth.sizes import check_optima
+from .._depth.solve import default_controller
 from .._expectation import gain_error, has_known_accuracy, tolerance
 from .._kernel import Block, Variances, checked_kernel
-from .._sizes import check_optima
-from .._solve import default_controller
-from .._trees import as_constant, cast
+from .._numerics.chunks import map_in_chunks
+from .._support.checks import flag
+from .._support.custom_types import RealLike
+from .._support.trees import as_constant, cast
 from .estimate import OptimalTime, TimeEstimate, statuses
 from .flow import diagonal_flow_optimum
 from .newton import best_interval, maximise, verdict

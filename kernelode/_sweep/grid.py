@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._checks import as_real_array, checked_function, is_concrete
-from .._custom_types import RealLike
+from .._support.checks import as_real_array, checked_function, is_concrete
+from .._support.custom_types import RealLike
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from .._devices import rounds
+from .._numerics.devices import rounds
 from .grid import Grid, at_point
 
 #: Bytes of the largest intermediate array, of all points that a device computes at once: what bounds

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .._archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
-from .._files import is_unfinished, write_whole
-from .._fingerprint import same_code
+from .._support.archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
+from .._support.files import is_unfinished, write_whole
+from .._support.fingerprint import same_code
 
 _SECONDS = 5.0
 _CONFIGURATION, _POINTS, _RESULT = "sweep.json", "points-{}.npz", "sweep.nc"

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .._checks import checked_function, positive_integer
-from .._custom_types import RealLike
-from .._describe import describe
-from .._files import versions
-from .._fingerprint import code_fingerprint
-from .._interrupt import sigterm_as_interrupt
-from .._memory import check_memory
-from .._progress import reporting
+from .._architecture.describe import describe
+from .._support.checks import checked_function, positive_integer
+from .._support.custom_types import RealLike
+from .._support.files import versions
+from .._support.fingerprint import code_fingerprint
+from .._support.interrupt import sigterm_as_interrupt
+from .._support.memory import check_memory
+from .._support.progress import reporting
 from .dataset import as_dataset, check_dimensions, variable_names
 from .grid import Axis, Grid, at_point, grid_of
 from .run import Program, chunk_size, chunks, examine

@@ -8,8 +8,8 @@ import numpy as np
 
 from .._activation import AbstractActivation
 from .._architecture import MLP, ResNet
-from .._checks import is_concrete, scalar
-from .._custom_types import RealLike
+from .._support.checks import is_concrete, scalar
+from .._support.custom_types import RealLike
 from ._stax_tree import Dense, Stax
 from ._stax_units import Branch, Step, flat, returned, units_of
 

@@ -20,7 +20,7 @@ from .._activation import (
     Sin,
 )
 from .._architecture import AbstractArchitecture, AbstractLayered, AbstractResidualNetwork, Layer
-from .._checks import as_real_array, is_concrete, positive_integer
+from .._support.checks import as_real_array, is_concrete, positive_integer
 from ._loader import load_neural_tangents
 
 

@@ -25,7 +25,7 @@ from .._activation import (
     Tanh,
 )
 from .._activation.homogeneous import homogeneous_second_moment
-from .._checks import as_real_array, scalar
+from .._support.checks import as_real_array, scalar
 
 NAMES = (
     *("ABRelu", "Abs", "Cos", "Elementwise", "ElementwiseNumerical", "Erf", "Gabor", "Gaussian", "Gelu"),

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .._activation import AbstractActivation
-from .._checks import is_concrete, positive_integer
+from .._support.checks import is_concrete, positive_integer
 from . import _stax_activations as activations
 
 #: Names of `neural_tangents.stax` without a counterpart, and why.

@@ -1,6 +1,6 @@
 """Random networks of finite width, against which the theory is checked."""
 
-from .._start import FixedGram as FixedGram, GaussianRows as GaussianRows
+from .._architecture.start import FixedGram as FixedGram, GaussianRows as GaussianRows
 from ._budget import AbsoluteError as AbsoluteError, RelativeError as RelativeError
 from ._ensemble import Ensemble as Ensemble, Extrapolation as Extrapolation, extrapolate as extrapolate
 from ._estimates import Estimates as Estimates

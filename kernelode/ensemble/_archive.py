@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
+from .._support.archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
 from ._elements import elements_of
 from ._rounds import BINS
 

@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 import numpy as np
 
-from .._checks import scalar
+from .._support.checks import scalar
 from ._ensemble import Ensemble
 from ._estimates import Estimates
 

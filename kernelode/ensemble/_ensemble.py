@@ -10,9 +10,9 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
-from .._checks import instance
-from .._describe import restore
-from .._probe import same_probe
+from .._architecture.describe import restore
+from .._support.checks import instance
+from .._support.probe import same_probe
 from ._archive import read_ensemble, write_ensemble
 from ._elements import Elements, elements_of
 from ._estimates import Estimates

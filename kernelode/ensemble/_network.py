@@ -6,8 +6,8 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractLayered, Affine
-from .._checks import as_real_array
-from .._custom_types import RealLike
+from .._support.checks import as_real_array
+from .._support.custom_types import RealLike
 from ._factor import apply_factor, row_factor
 from ._normals import standard_normals
 from ._plan import Plan

@@ -7,7 +7,7 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from .._devices import rounds
+from .._numerics.devices import rounds
 from ._batch import Draw, run_batch
 
 #: Sums are kept in this many bins, whose scatter gives the errors.

@@ -12,11 +12,11 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
-from .._checks import checked_key, described, flag, positive_integer, scalar
-from .._custom_types import KeyLike, RealLike
-from .._interrupt import sigterm_as_interrupt
-from .._progress import reporting
-from .._start import FixedGram, GaussianRows
+from .._architecture.start import FixedGram, GaussianRows
+from .._support.checks import checked_key, described, flag, positive_integer, scalar
+from .._support.custom_types import KeyLike, RealLike
+from .._support.interrupt import sigterm_as_interrupt
+from .._support.progress import reporting
 from ._budget import AbstractGoal
 from ._ensemble import Ensemble, differences
 from ._network import Data

@@ -10,7 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation
-from .._custom_types import KeyLike
+from .._support.custom_types import KeyLike
 from ._factor import apply_factor, row_factor
 from ._normals import standard_normals
 

@@ -13,14 +13,14 @@ from .._architecture import (
     AbstractResidualNetwork,
     checked_layered,
 )
-from .._checks import checked_layers, described, is_concrete, positive_integer
-from .._describe import describe
-from .._files import versions
+from .._architecture.describe import describe
+from .._architecture.start import FixedGram, GaussianRows
 from .._kernel import checked_kernel
-from .._memory import check_memory
-from .._probe import probe
-from .._start import FixedGram, GaussianRows
-from .._trees import cast
+from .._support.checks import checked_layers, described, is_concrete, positive_integer
+from .._support.files import versions
+from .._support.memory import check_memory
+from .._support.probe import probe
+from .._support.trees import cast
 from ._batch import Draw
 from ._elements import elements_of
 from ._ensemble import Ensemble

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jaxtyping import Array, Float
 
-from .._checks import as_real_array, checked_sign, integer, scalar
-from .._custom_types import RealLike
 from .._kernel import Block, checked_entries
-from .._results import RESULTS, choose_result
-from .._show import Shown
+from .._support.checks import as_real_array, checked_sign, integer, scalar
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS, choose_result
+from .._support.show import Shown
 
 
 class Posterior(Shown):

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._checks import described
+from .._support.checks import described
 from ._style import STYLES
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from .._depth.response import Response
 from .._kernel import input_pairs
-from .._response import Response
 from ._checks import (
     Measured,
     checked_axes,

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import instance
 from .._kernel import input_pairs
 from .._scaling import OptimalScale, OptimalTime, ScaleEstimate, TimeEstimate
+from .._support.checks import instance
 from ._checks import checked_axes, checked_depths
 from ._style import DIAGONAL, OFF_DIAGONAL, Axes, draw_points, label_plainly, legend_above
 

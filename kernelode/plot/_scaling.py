@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import instance
+from .._depth.response import Response
 from .._kernel import input_pairs
-from .._response import Response
 from .._scaling import OptimalScale, ScaleEstimate
+from .._support.checks import instance
 from ._checks import checked_axes, numbers
 from ._style import (
     DIAGONAL,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .._width import AtWidth
+from .._depth.width import AtWidth
 from ._checks import checked_depths, checked_elements, checked_matrices, checked_measured
 from ._depth import draw_measured
 from ._style import NEUTRAL, Axes, draw_band, draw_line, legend_above, line_style, set_calm_limits

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture
-from ._arguments import checked_network
-from ._checks import as_real_array, checked_sign, instance, scalar
-from ._closure import AbstractPairable, GOnly, WidthMoments, default_closure
-from ._closure.expansion import KernelMoments
-from ._custom_types import RealLike
-from ._kernel import as_block
-from ._pairs import propagate_pairs, solve_pairs
-from ._show import Shown
-from ._trees import cast
+from .._architecture import AbstractArchitecture
+from .._closure import AbstractPairable, GOnly, WidthMoments, default_closure
+from .._closure.expansion import KernelMoments
+from .._kernel import as_block
+from .._support.checks import as_real_array, checked_sign, instance, scalar
+from .._support.custom_types import RealLike
+from .._support.show import Shown
+from .._support.trees import cast
+from .arguments import checked_network
+from .pairs import propagate_pairs, solve_pairs
 
 #: What a closure to compare with has to be.
 _EXACT = "a closure with a form on pairs, such as `WickTower(order=16)`"

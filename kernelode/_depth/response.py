@@ -29,19 +29,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture
-from ._arguments import checked_network
-from ._closure import MeanOnly
-from ._custom_types import RealLike
-from ._expectation import gain_error, has_known_accuracy, tolerance
-from ._failure import flow_outcome
-from ._kernel import Block, as_block, as_matrix, as_triangle, checked_entries, input_pairs
-from ._results import RESULTS
-from ._show import Shown
-from ._sizes import check_responses
-from ._solution import Solution
-from ._solve import check_flow, checked_times, flow_options, integrate
-from ._trees import cast
+from .._architecture import AbstractArchitecture
+from .._closure import MeanOnly
+from .._expectation import gain_error, has_known_accuracy, tolerance
+from .._kernel import Block, as_block, as_matrix, as_triangle, checked_entries, input_pairs
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS
+from .._support.show import Shown
+from .._support.trees import cast
+from .arguments import checked_network
+from .failure import flow_outcome
+from .sizes import check_responses
+from .solution import Solution
+from .solve import check_flow, checked_times, flow_options, integrate
 
 
 class Response(Shown):

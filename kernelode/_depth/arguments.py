@@ -4,10 +4,10 @@ from typing import Any
 
 import diffrax
 
-from ._architecture import AbstractArchitecture
-from ._checks import instance, positive_integer, scalar
-from ._closure import AbstractClosure, AbstractMomentClosure
-from ._kernel import Block
+from .._architecture import AbstractArchitecture
+from .._closure import AbstractClosure, AbstractMomentClosure
+from .._kernel import Block
+from .._support.checks import instance, positive_integer, scalar
 
 #: What the options of a solve have to be, and an example of each.
 _DIFFRAX = {

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ._architecture import AbstractArchitecture
-from ._arguments import checked_closure, checked_network
-from ._closure import AbstractClosure, AbstractPairable, AbstractPairClosure, default_closure
-from ._custom_types import RealLike
-from ._propagate import propagate
-from ._solution import Solution
-from ._solve import solve
+from .._architecture import AbstractArchitecture
+from .._closure import AbstractClosure, AbstractPairable, AbstractPairClosure, default_closure
+from .._support.custom_types import RealLike
+from .arguments import checked_closure, checked_network
+from .propagate import propagate
+from .solution import Solution
+from .solve import solve
 
 
 def solve_pairs(

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _activation, _architecture
-from ._architecture import AbstractArchitecture
+from .. import _activation, _architecture
+from . import AbstractArchitecture
 
 
 def describe(module: Any) -> Any:

@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._arguments import checked_moment_closure, checked_network
-from ._closure import SINGLE_INPUT, AbstractMomentClosure
-from ._custom_types import RealLike
-from ._kernel import Variances, checked_kernel
-from ._propagate import propagate
-from ._scaling import ScaleEstimate, optimal_residual_scale
-from ._scaling.newton import slope_and_curvature
-from ._scaling.objective import log_response, slope
-from ._show import Shown
-from ._trees import cast
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._closure import SINGLE_INPUT, AbstractMomentClosure
+from .._depth.arguments import checked_moment_closure, checked_network
+from .._depth.propagate import propagate
+from .._kernel import Variances, checked_kernel
+from .._support.custom_types import RealLike
+from .._support.show import Shown
+from .._support.trees import cast
+from . import ScaleEstimate, optimal_residual_scale
+from .newton import slope_and_curvature
+from .objective import log_response, slope
 
 
 class ResponseCorrection(Shown):

@@ -11,9 +11,11 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._arguments import checked_network
-from ._checks import (
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._depth.arguments import checked_network
+from .._depth.response import response
+from .._kernel import checked_kernel, input_pairs
+from .._support.checks import (
     as_real_array,
     checked_function,
     described,
@@ -23,12 +25,10 @@ from ._checks import (
     reason,
     scalar,
 )
-from ._custom_types import RealLike
-from ._kernel import checked_kernel, input_pairs
-from ._response import response
-from ._results import RESULTS
-from ._search import by_optax, by_optimistix, minimise
-from ._show import Shown
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS
+from .._support.show import Shown
+from .search import by_optax, by_optimistix, minimise
 
 
 class Optimum(Shown):

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ._interrupt import signals_held
+from .interrupt import signals_held
 
 
 def versions() -> dict[str, str]:

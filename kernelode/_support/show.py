@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ._checks import is_concrete
+from .checks import is_concrete
 
 #: Arrays up to this size are shown whole, larger ones by their shape and range.
 _WHOLE = 16

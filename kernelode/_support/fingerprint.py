@@ -17,7 +17,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ._references import cells, globals_of, is_installed, is_of_use
+from .references import cells, globals_of, is_installed, is_of_use
 
 #: More objects than this are data of some other kind: then values have to tell.
 _MOST = 20_000

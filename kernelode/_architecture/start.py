@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import as_real_array
-from ._custom_types import RealLike
-from ._show import Shown
+from .._support.checks import as_real_array
+from .._support.custom_types import RealLike
+from .._support.show import Shown
 
 
 class AbstractStart(Shown):

@@ -6,14 +6,14 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture
-from ._checks import as_real_array
-from ._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
-from ._custom_types import RealLike
-from ._results import RESULTS
-from ._show import Shown
-from ._sizes import check_moments
-from ._width import AtWidth, at_width
+from .._architecture import AbstractArchitecture
+from .._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
+from .._support.checks import as_real_array
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS
+from .._support.show import Shown
+from .sizes import check_moments
+from .width import AtWidth, at_width
 
 _NOTHING_SAVED = "Nothing was saved: pass `ts`, or a `saveat` that saves states."
 

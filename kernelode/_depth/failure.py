@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture, Layer
-from ._expectation import expectation_error, pairs_error, tolerance
-from ._kernel import AbstractKernel
-from ._results import RESULTS, choose_result
+from .._architecture import AbstractArchitecture, Layer
+from .._expectation import expectation_error, pairs_error, tolerance
+from .._kernel import AbstractKernel
+from .._support.results import RESULTS, choose_result
 
 #: Standard normals at which an activation is tried: zero, and both signs out to four deviations.
 _TRIED = np.linspace(-4, 4, 33)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ._interrupt import in_turn
+from .._support.interrupt import in_turn
 
 _SHARED, _APART = PartitionSpec(), PartitionSpec("device")
 

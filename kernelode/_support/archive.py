@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._files import write_whole
+from .files import write_whole
 
 #: Exceptions from reading a damaged file, or one of another kind. (A header may claim any size.)
 UNREADABLE = (

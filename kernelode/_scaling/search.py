@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ._results import RESULTS, choose_result
-from ._surroundings import look_around, rounding
+from .._support.results import RESULTS, choose_result
+from .surroundings import look_around, rounding
 
 #: Steps without progress beyond rounding after which a search is where rounding lets it come: of optax,
 #: whose steps may be small, and of a minimiser, whose steps go as far as they should.

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._arguments import check_rectangular, checked_closure, checked_network
-from ._checks import checked_layers
-from ._closure import AbstractClosure, MeanOnly
-from ._custom_types import RealLike
-from ._failure import begin_watch, outcome, watch_layer
-from ._kernel import Block, checked_entries
-from ._results import RESULTS
-from ._sizes import check_depth, check_propagation
-from ._solution import Solution
-from ._trees import cast
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._closure import AbstractClosure, MeanOnly
+from .._kernel import Block, checked_entries
+from .._support.checks import checked_layers
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS
+from .._support.trees import cast
+from .arguments import check_rectangular, checked_closure, checked_network
+from .failure import begin_watch, outcome, watch_layer
+from .sizes import check_depth, check_propagation
+from .solution import Solution
 
 
 def propagate(

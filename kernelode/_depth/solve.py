@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._architecture import AbstractArchitecture, AbstractResidualNetwork
-from ._architecture.base import equal_blocks, unit_skip
-from ._arguments import check_diffrax, check_rectangular, check_steps, checked_closure, checked_network
-from ._checks import as_real_array, is_concrete
-from ._closure import AbstractClosure, MeanOnly
-from ._custom_types import RealLike
-from ._failure import flow_outcome
-from ._kernel import Block, Variances, checked_entries
-from ._results import RESULTS
-from ._sizes import check_integration
-from ._solution import Solution
-from ._trees import cast
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
+from .._architecture.base import equal_blocks, unit_skip
+from .._closure import AbstractClosure, MeanOnly
+from .._kernel import Block, Variances, checked_entries
+from .._support.checks import as_real_array, is_concrete
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS
+from .._support.trees import cast
+from .arguments import check_diffrax, check_rectangular, check_steps, checked_closure, checked_network
+from .failure import flow_outcome
+from .sizes import check_integration
+from .solution import Solution
 
 
 def solve(

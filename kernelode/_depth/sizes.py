@@ -12,13 +12,13 @@ import diffrax
 import jax
 import numpy as np
 
-from ._activation.base import AbstractOddActivation
-from ._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
-from ._closure.g_only import GOnlyPairs
-from ._closure.singles import SINGLE_ORDER
-from ._closure.wick_tower_pairs import WickTowerPairs
-from ._kernel import Block
-from ._memory import check_memory
+from .._activation.base import AbstractOddActivation
+from .._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
+from .._closure.g_only import GOnlyPairs
+from .._closure.singles import SINGLE_ORDER
+from .._closure.wick_tower_pairs import WickTowerPairs
+from .._kernel import Block
+from .._support.memory import check_memory
 
 #: The order of a tower that has yet to choose it by its tolerance, at the most.
 _HIGHEST = 64

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import scalar
-from ._closure.base import WidthMoments
-from ._custom_types import RealLike
-from ._numerics.safe import safe_divide
-from ._results import RESULTS, choose_result
-from ._show import Shown
+from .._closure.base import WidthMoments
+from .._numerics.safe import safe_divide
+from .._support.checks import scalar
+from .._support.custom_types import RealLike
+from .._support.results import RESULTS, choose_result
+from .._support.show import Shown
 
 #: Beyond this ratio of a correction to what it corrects, an expansion in 1/n is not small.
 _SMALL = 0.5

@@ -1,0 +1,1 @@
+"""Moments and responses through depth: layer by layer, or along a flow."""

@@ -1,0 +1,1 @@
+"""What any library needs: checks, files, signals, progress, memory. Nothing of the subject."""
