@@ -37,6 +37,7 @@ from ._architecture import (
     Layer as Layer,
     ResNet as ResNet,
 )
+from ._architecture.rates import LearningRates as LearningRates
 from ._architecture.start import (
     AbstractStart as AbstractStart,
     FixedGram as FixedGram,
@@ -48,8 +49,11 @@ from ._closure import (
     AbstractMomentClosure as AbstractMomentClosure,
     AbstractPairable as AbstractPairable,
     AbstractPairClosure as AbstractPairClosure,
+    AbstractTangentClosure as AbstractTangentClosure,
     GOnly as GOnly,
     MeanOnly as MeanOnly,
+    TangentKernel as TangentKernel,
+    TangentReadOut as TangentReadOut,
     WickTower as WickTower,
     WidthMoments as WidthMoments,
 )

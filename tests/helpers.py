@@ -136,6 +136,7 @@ class OwnField(AbstractOwnNetwork):
 #: Closures, each for residual networks of plain layers.
 CLOSURES: dict[str, ko.AbstractClosure] = {
     "mean": ko.MeanOnly(),
+    "tangent": ko.TangentKernel(ko.LearningRates(1.2, 0.3)),
     "g_only": ko.GOnly(),
     "g_only_pairs": ko.GOnly().pairs(),
     "tower": ko.WickTower(6),

@@ -133,7 +133,7 @@ def check_closure(closure: ko.AbstractClosure, network: ko.AbstractResidualNetwo
     found = ko.propagate(network, KERNEL, closure=closure)
     assert relative_error(found.mean_kernel, ko.propagate(network, KERNEL).mean_kernel) < 1e-12
     closure = closure.prepare(network, KERNEL, jnp.ones(1))
-    flow = network.flow_layer()
+    flow = closure.flow_layer(network)
     state = closure.push(network, closure.init(network, KERNEL), flow)
 
     @jax.jit

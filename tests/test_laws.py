@@ -49,7 +49,7 @@ def test_ensemble(name, activation):
 
 
 @pytest.mark.parametrize("activation", each(ACTIVATIONS, "erf"))
-@pytest.mark.parametrize("name", each(CLOSURES, "mean", "g_only"))
+@pytest.mark.parametrize("name", each(CLOSURES, "mean", "tangent", "g_only"))
 def test_closure(name, activation):
     network = ko.ResNet(
         ACTIVATIONS[activation], 2, residual_scale=0.5, weight_variance=1.3, bias_variance=0.1

@@ -3,9 +3,11 @@ from .base import (
     AbstractMomentClosure as AbstractMomentClosure,
     AbstractPairable as AbstractPairable,
     AbstractPairClosure as AbstractPairClosure,
+    AbstractTangentClosure as AbstractTangentClosure,
     WidthMoments as WidthMoments,
 )
 from .default import SINGLE_INPUT as SINGLE_INPUT, default_closure as default_closure
 from .g_only import GOnly as GOnly
 from .mean import MeanOnly as MeanOnly
+from .tangent_kernel import TangentKernel as TangentKernel, TangentReadOut as TangentReadOut
 from .wick_tower import WickTower as WickTower

@@ -30,6 +30,15 @@ class AbstractClosure(Shown):
         del network, kernel, ts
         return self
 
+    def layers(self, network: AbstractArchitecture) -> Layer:
+        """The network's layers, stacked over depth, with what else a closure knows of each; `push` is
+        given one after the other."""
+        return network.layers()
+
+    def flow_layer(self, network: AbstractResidualNetwork) -> Layer:
+        """The same of the layer that the network's flow is made of, which `rate` is given."""
+        return network.flow_layer()
+
     @abc.abstractmethod
     def init(self, network: AbstractArchitecture, kernel: Any) -> Any:
         """The state that an input kernel, (n, n), starts with. (A closure that is for rectangular kernels
@@ -38,11 +47,11 @@ class AbstractClosure(Shown):
     @abc.abstractmethod
     def rate(self, network: AbstractArchitecture, state: Any, layer: Layer) -> Any:
         """d state / dt along the flow of a residual network, t = sum of rho_l^2, at a layer of it;
-        `layer` is `network.flow_layer()`, all of whose blocks are equal."""
+        `layer` is `flow_layer(network)`, all of whose blocks are equal."""
 
     @abc.abstractmethod
     def push(self, network: AbstractArchitecture, state: Any, layer: Layer) -> Any:
-        """The state after one layer, exactly; `layer` is an entry of `network.layers()`."""
+        """The state after one layer, exactly; `layer` is an entry of `layers(network)`."""
 
     @abc.abstractmethod
     def mean_kernel(self, state: Any) -> Float[Array, "n n"]:
@@ -56,6 +65,18 @@ class AbstractClosure(Shown):
         """An estimate of the relative error of the Gaussian expectations in a state: of those that make
         the next mean kernel, relative to sqrt(E[sigma_a^2] E[sigma_b^2])."""
         return kernel_error(network.activation, self.kernel(state))
+
+
+class AbstractTangentClosure(AbstractClosure):
+    """A closure that also has the neural tangent kernel."""
+
+    @abc.abstractmethod
+    def tangent_kernel(self, state: Any) -> Float[Array, "n n"]:
+        """Theta of a state."""
+
+    @abc.abstractmethod
+    def read_out(self, network: AbstractArchitecture, state: Any) -> Any:
+        """The kernels of the network's output."""
 
 
 class WidthMoments(NamedTuple):

@@ -63,9 +63,10 @@ def basis_floor(activation: AbstractActivation) -> float:
 
 
 @functools.lru_cache
-def degrees(order: int, step: int, floor: float = 0.0) -> Degrees:
-    """p = step, 2 step, ... <= order; odd degrees vanish for activations of definite parity."""
-    p, k = np.arange(step, order + 1, step), np.arange(order + 1)
+def degrees(order: int, step: int, floor: float = 0.0, first: int | None = None) -> Degrees:
+    """p = step, 2 step, ... <= order; odd degrees vanish for activations of definite parity. Or from the
+    `first` degree on."""
+    p, k = np.arange(step if first is None else first, order + 1, step), np.arange(order + 1)
     difference = p[:, None] - k[None, :]
     return Degrees(p, np.maximum(difference, 0), k, difference >= 0, floor)
 
@@ -165,7 +166,7 @@ def frame_rate(
 
 
 def lowered(
-    c: Float[Array, "x degree k"], gram: Float[Array, "2 2"], step: int
+    c: Float[Array, "x degree k"], gram: Float[Array, "2 2"], step: int, first: int | None = None
 ) -> Float[Array, "x degree k"]:
     """Cov(f, :u^j w^k: / sqrt(j! k!)) for functions f = sum c[p, k] :u^j w^k: / sqrt(j! k!), to first
     order in the covariance of u and w:
@@ -173,7 +174,7 @@ def lowered(
         g_u^j g_w^k c[j, k] + g_uw (sqrt(j (k+1)) g_u^{j-1} g_w^k c[j-1, k+1] + (u <-> w)).
     """
     order = c.shape[-1] - 1
-    d = degrees(order, step)
+    d = degrees(order, step, first=first)
     of_u, of_w = (cumulative_powers(g, order + 1) for g in (gram[0, 0], gram[1, 1]))
     weighted = c * (of_u[d.j] * of_w[None, :])[None]
     before = np.maximum(d.j - 1, 0)
@@ -201,9 +202,9 @@ def second_power(m: Float[Array, "2 2"]) -> Float[Array, "3 3"]:
 
 
 @functools.lru_cache
-def _triangular_table(order: int, step: int) -> np.ndarray:
+def _triangular_table(order: int, step: int, first: int | None) -> np.ndarray:
     """sqrt(binom(k', i) binom(p - i, p - k')) for i <= k' <= p: (degree, order + 1, order + 1)."""
-    d = degrees(order, step)
+    d = degrees(order, step, first=first)
     p, k, i = d.p[:, None, None], d.k[None, :, None], d.k[None, None, :]
     valid = (i <= k) & (k <= p)
     p, k, i = (np.where(valid, x, 0) for x in np.broadcast_arrays(p, k, i))
@@ -213,29 +214,29 @@ def _triangular_table(order: int, step: int) -> np.ndarray:
 
 
 def change_basis(
-    r: Float[Array, "x degree k"], m: Float[Array, "2 2"], step: int
+    r: Float[Array, "x degree k"], m: Float[Array, "2 2"], step: int, first: int | None = None
 ) -> Float[Array, "x degree k"]:
     """Chaos coordinates in a new frame, m = alpha B' A lower triangular:
 
     R'[p, k'] = sum_i m11^{p-k'} m21^{k'-i} m22^i sqrt(binom(k', i) binom(p-i, p-k')) R[p, i].
     """
     order = r.shape[-1] - 1
-    d = degrees(order, step)
-    first, mixed, second = (cumulative_powers(x, order + 1) for x in (m[0, 0], m[1, 0], m[1, 1]))
+    d = degrees(order, step, first=first)
+    along, mixed, across = (cumulative_powers(x, order + 1) for x in (m[0, 0], m[1, 0], m[1, 1]))
     shift = np.maximum(d.k[:, None] - d.k[None, :], 0)
-    table = jnp.asarray(_triangular_table(order, step), r.dtype)
-    matrix = table * first[d.j][:, :, None] * (mixed[shift] * second[None, :])[None]
+    table = jnp.asarray(_triangular_table(order, step, first), r.dtype)
+    matrix = table * along[d.j][:, :, None] * (mixed[shift] * across[None, :])[None]
     return jnp.einsum("pki,xpi->xpk", matrix, r)
 
 
 def turning(
-    r: Float[Array, "x degree k"], rate: Float[Array, "2 2"], step: int
+    r: Float[Array, "x degree k"], rate: Float[Array, "2 2"], step: int, first: int | None = None
 ) -> Float[Array, "x degree k"]:
     """d/dt of `change_basis` for a frame that turns at `rate` = (dB/dt) A:
 
     (j rate_uu + k rate_ww) R[p, k] + rate_wu sqrt(k (j + 1)) R[p, k - 1].
     """
-    d = degrees(r.shape[-1] - 1, step)
+    d = degrees(r.shape[-1] - 1, step, first=first)
     j, k = (jnp.asarray(x, r.dtype) for x in (d.j, d.k[None, :]))
     mixed = jnp.asarray(np.where(d.inside, np.sqrt(d.k[None, :] * (d.j + 1.0)), 0), r.dtype)
     before = jnp.concatenate([jnp.zeros_like(r[..., :1]), r[..., :-1]], axis=-1)

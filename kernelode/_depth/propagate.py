@@ -90,7 +90,9 @@ def _propagate(
         return (state, write(store, place, state), watch), None
 
     carry = (first, write(store, places[0], first), begin_watch(closure.kernel(first)))
-    (last, store, watch), _ = jax.lax.scan(step, carry, (network.layers(), jnp.asarray(places[1:])))
+    (last, store, watch), _ = jax.lax.scan(
+        step, carry, (closure.layers(network), jnp.asarray(places[1:]))
+    )
     state = jax.tree.map(lambda x: x[None], last) if last_only else jax.tree.map(lambda s: s[:-1], store)
     if isinstance(network, AbstractResidualNetwork):
         steps = jnp.cumsum(network.layers().scale ** 2)

@@ -7,7 +7,12 @@ import jax
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture
-from .._closure.base import AbstractClosure, AbstractMomentClosure, WidthMoments
+from .._closure.base import (
+    AbstractClosure,
+    AbstractMomentClosure,
+    AbstractTangentClosure,
+    WidthMoments,
+)
 from .._support.checks import as_real_array
 from .._support.custom_types import RealLike
 from .._support.results import RESULTS
@@ -58,6 +63,20 @@ class Solution(Shown):
         return eqx.filter_vmap(self.closure.mean_kernel)(self.state)
 
     @property
+    def tangent_kernel(self) -> Float[Array, "times n m"]:
+        """Theta, the neural tangent kernel of infinite width, of the stream at the saved depths; that of
+        the network's output is in `read_out`. Of closures that have it, such as `TangentKernel()`."""
+        closure = self.closure
+        if not isinstance(closure, AbstractTangentClosure):
+            raise ValueError(
+                "`tangent_kernel` needs a closure with tangent kernels, such as "
+                f"`closure=TangentKernel()`; this solution has `{type(closure).__name__}`."
+            )
+        if self.state is None:
+            raise ValueError(_NOTHING_SAVED)
+        return eqx.filter_vmap(closure.tangent_kernel)(self.state)
+
+    @property
     def kernel_covariance(self) -> Float[Array, "..."]:
         """V4 = lim n Cov(G, G) at the saved depths: (times, n, n, n, n), or for all pairs of inputs
         (times, n, n, 3, 3) with the components (aa, ab, bb). Of a feed-forward network: the covariance
@@ -76,9 +95,12 @@ class Solution(Shown):
         return _over_times(closure.moments, self.network, self.state)
 
     @property
-    def read_out(self) -> WidthMoments:
-        """The moments of the kernel of the read-out, were it placed at each of the saved depths."""
-        closure = self._moment_closure("read_out")
+    def read_out(self) -> Any:
+        """The `WidthMoments` of the read-out, were it placed at each of the saved depths; of a
+        `TangentKernel` the `TangentReadOut`."""
+        closure = self.closure
+        if not isinstance(closure, AbstractTangentClosure) or self.state is None:
+            closure = self._moment_closure("read_out")
         return _over_times(closure.read_out, self.network, self.state)
 
     def at_width(self, width: RealLike) -> AtWidth:

@@ -119,7 +119,7 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
     first = closure.init(network, kernel)
     solution = integrate(
         first,
-        lambda state, net: closure.rate(net, state, net.flow_layer()),
+        lambda state, net: closure.rate(net, state, closure.flow_layer(net)),
         network,
         ts,
         closure,

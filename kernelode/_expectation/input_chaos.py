@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -52,14 +53,14 @@ def input_chaos(
     order: int,
     terms: int,
     *,
-    power: int = 1,
+    of: Callable[[Array], Array] | None = None,
     finer: bool = False,
 ) -> InputChaos:
-    """Everything that an input of variance `q` brings to coefficients up to `order`, of sigma^power.
-    `finer` is for estimates of the error, by the difference: on nodes that see every feature of the
-    activation, whatever the variance."""
+    """Everything that an input of variance `q` brings to coefficients up to `order`: of sigma, or `of` a
+    function that is smooth where it is, such as a power or a derivative. `finer` is for estimates of the
+    error, by the difference: on nodes that see every feature of the activation, whatever the variance."""
     root = safe_root(q)
-    raised = lambda x: activation(x) ** power
+    raised = activation if of is None else of
     if kinks := kinks_of(activation):
         positive = jnp.where(q > 0, q, 1)
         scale = jnp.sqrt(positive)[None, None]

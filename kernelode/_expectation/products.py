@@ -71,7 +71,7 @@ def input_products(activation: AbstractActivation, q: Float[Array, ""], order: i
     need none."""
     if isinstance(activation, AbstractHomogeneousActivation):
         return InputProducts(*(jnp.zeros(shape, q.dtype) for shape in ((5, 0), (3, 2), (5,))))
-    z, steps, basis = _rule(activation, q, order, terms)
+    z, steps, basis = chaos_nodes(activation, q, order, terms)
     value, slope, curvature = derivatives(activation, safe_root(q) * z, 2)
     functions = jnp.stack([value, value**2, value**3, slope**2, curvature**2])
     density = jnp.exp(-(z**2) / 4)
@@ -89,7 +89,7 @@ def input_products(activation: AbstractActivation, q: Float[Array, ""], order: i
 
 def single_products(activation: AbstractActivation, q: Float[Array, ""], top: int) -> SingleProducts:
     """Of one input of variance `q`, up to the degree `top`."""
-    z, steps, basis = _rule(activation, q, top, 1, top + 1)
+    z, steps, basis = chaos_nodes(activation, q, top, 1, top + 1)
     value, slope, curvature = derivatives(activation, safe_root(q) * z, 2)
     weights = steps * jnp.exp(-(z**2) / 4)
     weighted = value**2 * weights
@@ -148,7 +148,7 @@ def _unit(q):
     return jnp.where(q > 0, safe_root(q), 1)
 
 
-def _rule(activation, q, order: int, terms: int, count: int | None = None):
+def chaos_nodes(activation, q, order: int, terms: int, count: int | None = None):
     """Nodes and steps of E[sigma h_j h_i], j <= order, i < terms, and `count` Hermite functions there."""
     count = terms if count is None else count
     if isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
@@ -172,7 +172,8 @@ def pair_fourth_moments(
     if isinstance(activation, AbstractHomogeneousActivation):
         by_angle = lambda a, b, c: _homogeneous(activation, a, b, c)
         return jax.vmap(jax.vmap(by_angle, (None, 0, 0)), (0, None, 0))(a, b, c)
-    of_power = lambda power: lambda q: input_chaos(activation, q, 0, _TERMS, power=power)
+    raised = lambda power: lambda x: activation(x) ** power
+    of_power = lambda power: lambda q: input_chaos(activation, q, 0, _TERMS, of=raised(power))
     inputs = lambda q: [jax.vmap(of_power(power))(q) for power in (1, 2, 3)]
 
     def one_pair(x, y, qa, qb, c):

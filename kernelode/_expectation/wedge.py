@@ -24,32 +24,36 @@ def homogeneous_coefficients(
     complement,
     order: int,
     *,
+    slopes: tuple[int, int] = (0, 0),
     finer: bool = False,
     sizes: bool = False,
 ) -> Array:
-    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). `finer` is
-    for estimates of the error, by the difference; `sizes` gives the sums of absolute values."""
+    """c_jk for all j, k <= order, of which j + k <= order are meaningful. (order+1, order+1). Of sigma'
+    in place of sigma where `slopes` of (x, y) has a one. `finer` is for estimates of the error, by the
+    difference; `sizes` gives the sums of absolute values."""
     dtype = corr.dtype
     negative, positive = (slope.astype(dtype) for slope in activation.slopes)
     angles, rings = _counts(order, finer)
     radii, radial_steps = scipy.special.roots_legendre(rings)
     half_reach = max(14.0, chaos_reach(order)) * (FINER_REACH if finer else 1) / 2
     radii = jnp.asarray(half_reach * (radii + 1), dtype)
-    radial = jnp.asarray(half_reach * radial_steps, dtype) * radii**3 / (2 * jnp.asarray(np.pi, dtype))
+    of_x, of_y = (1 - slope for slope in slopes)  # degrees in the radius
+    measure = radii ** (1 + of_x + of_y) / (2 * jnp.asarray(np.pi, dtype))
+    radial = jnp.asarray(half_reach * radial_steps, dtype) * measure
 
     theta = jnp.arctan2(complement, corr)
     t, steps = wedge_rule(theta, angles)
-    slopes = jnp.stack(
+    products = jnp.stack(
         [positive * negative, positive * positive, negative * positive, negative * negative]
     )
-    t, weight = t.reshape(-1), (slopes[:, None] * steps).reshape(-1)
-    weight = weight * jnp.cos(t) * jnp.cos(t - theta)
+    t, weight = t.reshape(-1), (products[:, None] * steps).reshape(-1)
+    weight = weight * jnp.cos(t) ** of_x * jnp.cos(t - theta) ** of_y
 
     u, v = radii[:, None] * jnp.cos(t)[None, :], radii[:, None] * jnp.sin(t)[None, :]
     # exp(-r^2/2) = exp(-u^2/4) exp(-v^2/4) twice over, half of it in the Hermite functions.
     density = radial[:, None] * weight[None, :] * jnp.exp(-(radii**2) / 4)[:, None]
     h_u, h_v = hermite_functions(u, order + 1), hermite_functions(v, order + 1)
-    scale = safe_root(a) * safe_root(b)
+    scale = safe_root(a) ** of_x * safe_root(b) ** of_y
     if sizes:
         h_u, density, h_v = (jnp.abs(x) for x in (h_u, density, h_v))
     return scale * jnp.einsum("jrt,rt,krt->jk", h_u, density, h_v)

@@ -51,6 +51,10 @@ class AbstractKernel(Shown):
     def matrix(self) -> Array:
         """The kernel between the inputs; of variances alone, those."""
 
+    @abc.abstractmethod
+    def table(self, entries: Array) -> Array:
+        """Numbers in the layout of `entries`, as `matrix` has its own."""
+
     @property
     def dtype(self) -> jnp.dtype:
         """That of the entries."""
@@ -69,6 +73,11 @@ class AbstractKernel(Shown):
     def tangent(self: Kernel) -> Kernel:
         """One in each of `entries`, zero elsewhere."""
         return self._one_in(self.perturbed)
+
+    def perturbation(self: Kernel, entries: Array) -> Kernel:
+        """These numbers in `entries`, zero elsewhere."""
+        zero = jax.tree.map(jnp.zeros_like, self)
+        return eqx.tree_at(lambda k: getattr(k, self.perturbed), zero, entries)
 
     def _one_in(self: Kernel, name: str) -> Kernel:
         zero = jax.tree.map(jnp.zeros_like, self)
@@ -91,6 +100,9 @@ class Variances(AbstractKernel):
 
     def matrix(self) -> Float[Array, "*shape"]:
         return self.values
+
+    def table(self, entries: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return entries
 
 
 class Block(AbstractKernel):
@@ -116,6 +128,9 @@ class Block(AbstractKernel):
 
     def matrix(self) -> Float[Array, "n m"]:
         return self.cross
+
+    def table(self, entries: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        return entries
 
 
 def as_block(kernel: Float[Array, "n n"]) -> Block:

@@ -48,7 +48,10 @@ class Triangle(AbstractKernel):
         """The kernel matrix; its diagonal holds the variances."""
         n = self.diagonal.shape[0]
         diagonal = jnp.eye(n, dtype=bool)
-        return jnp.where(diagonal, self.diagonal[:, None], unfold(self.cross, n))
+        return jnp.where(diagonal, self.diagonal[:, None], self.table(self.cross))
+
+    def table(self, entries: Float[Array, "rows columns"]) -> Float[Array, "n n"]:
+        return unfold(entries, self.diagonal.shape[0])
 
 
 def as_triangle(kernel: Float[Array, "n n"]) -> Triangle:

@@ -61,6 +61,11 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
         solver=diffrax.Heun(),
         stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-8),
     )
+    rates = ko.LearningRates(1.0, bias=[0.5, 0.5], input_weight=2.0)
+    tangents = ko.propagate(residual, kernel, closure=ko.TangentKernel(rates, tangent=kernel))
+    ntk: ko.TangentReadOut = tangents.read_out
+    assert tangents.tangent_kernel.shape == ntk.tangent_kernel.shape
+    assert isinstance(tangents.closure, ko.AbstractTangentClosure)
     pairs = ko.propagate_pairs(residual, kernel, closure=ko.GOnly())
     flow_of_pairs = ko.solve_pairs(residual, kernel, [0.1], closure=ko.GOnly(), max_steps=100)
     at_width: ko.AtWidth = layers.at_width(256)
