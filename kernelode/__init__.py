@@ -53,7 +53,9 @@ from ._closure import (
     GOnly as GOnly,
     MeanOnly as MeanOnly,
     TangentKernel as TangentKernel,
+    TangentMoments as TangentMoments,
     TangentReadOut as TangentReadOut,
+    TangentTower as TangentTower,
     WickTower as WickTower,
     WidthMoments as WidthMoments,
 )

@@ -141,6 +141,7 @@ CLOSURES: dict[str, ko.AbstractClosure] = {
     "g_only_pairs": ko.GOnly().pairs(),
     "tower": ko.WickTower(6),
     "tower_pairs": ko.WickTower(6).pairs(),
+    "tangent_tower": ko.TangentTower(6, ko.LearningRates(1.2, 0.3)),
     "tower_fixed_gram": ko.WickTower(6, start=ko.FixedGram()),
 }
 

@@ -3,6 +3,7 @@
 import abc
 from typing import Any, NamedTuple
 
+import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer, checked_layered
@@ -79,6 +80,43 @@ class AbstractTangentClosure(AbstractClosure):
         """The kernels of the network's output."""
 
 
+class TangentMoments(eqx.Module):
+    """Moments of the tangent kernel H at large width n, to order 1/n (Roberts, Yaida & Hanin,
+    arXiv:2106.10165, chapter 8; arXiv:2508.11522).
+
+    H_ij,ab is the tangent kernel of neurons i and j for inputs a and b, z_i,a a preactivation; G is the
+    kernel. Everything is multiplied by n; "pairs" arrays have, for every pair of inputs (a, b), the
+    components (aa, ab, bb), and those with four indices 0 for a and 1 for b in each of them.
+
+    - `tangent_kernel`: Theta, (n, n).
+    - `correction`: Theta1 = lim n (E[H_ii] - Theta), (n, n).
+    - `covariance`: n Cov(H_ii, H_jj), i != j: A. (n, n, 3, 3).
+    - `mixed`: n Cov(G, H_ii): D, first the element of the kernel. (n, n, 3, 3).
+    - `cross`: n E[z_i,c z_j,d H_ij,ab], i != j: F, indices (c, a, d, b). (n, n, 2, 2, 2, 2).
+    - `exchange`: n E[H_ij,pq H_ij,rs], i != j: B, indices (p, r, q, s). (n, n, 2, 2, 2, 2).
+    - `variance`: n Var(H_ii,ab) = A_abab + B_aabb + B_abba, (n, n).
+    - `..._truncation`: errors that the truncation of a tower makes in them: bounds for the last four,
+        an estimate for `correction`.
+
+    Of a read-out, and of the layers of a feed-forward network, these are moments of the network's output
+    or of a layer's preactivations. Of a residual stream they are those of averages over its neurons:
+    `covariance` n Cov(tr H / n, tr H / n), `mixed` n Cov(z.z / n, tr H / n).
+    """
+
+    tangent_kernel: Float[Array, "*times n n"]
+    correction: Float[Array, "*times n n"]
+    covariance: Float[Array, "*times n n 3 3"]
+    mixed: Float[Array, "*times n n 3 3"]
+    cross: Float[Array, "*times n n 2 2 2 2"]
+    exchange: Float[Array, "*times n n 2 2 2 2"]
+    variance: Float[Array, "*times n n"]
+    correction_truncation: Float[Array, "*times n n"]
+    covariance_truncation: Float[Array, "*times n n 3 3"]
+    mixed_truncation: Float[Array, "*times n n 3 3"]
+    cross_truncation: Float[Array, "*times n n 2 2 2 2"]
+    exchange_truncation: Float[Array, "*times n n 2 2 2 2"]
+
+
 class WidthMoments(NamedTuple):
     """Moments of a kernel G at large width n.
 
@@ -92,6 +130,7 @@ class WidthMoments(NamedTuple):
         is an estimate instead where sigma'' is no function: for pairs of inputs and an activation with
         kinks, and for inputs by themselves if it is not homogeneous. Along a flow both are estimates
         for the elements of inputs by themselves.
+    - `tangent`: the `TangentMoments`, under a closure that has them.
     """
 
     mean_kernel: Float[Array, "*times n n"]
@@ -100,6 +139,7 @@ class WidthMoments(NamedTuple):
     mean_correction: Float[Array, "*times n n"]
     covariance_truncation: Float[Array, "..."]
     correction_truncation: Float[Array, "*times n n"]
+    tangent: TangentMoments | None = None
 
 
 class AbstractMomentClosure(AbstractClosure):

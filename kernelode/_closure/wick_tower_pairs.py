@@ -144,7 +144,13 @@ class WickTowerPairs(AbstractPairClosure):
         return self._collect(self.mean_kernel(state), state.towers.covariance, state.towers, own)
 
     def quadrature_error(self, network: AbstractArchitecture, state: PairTowers) -> Float[Array, ""]:
-        q, activation = state.variances, network.activation
+        return self.kernel_error(network, state.variances, state.covariances)
+
+    def kernel_error(
+        self, network: AbstractArchitecture, q: Float[Array, " n"], covariances: Float[Array, " pairs"]
+    ) -> Float[Array, ""]:
+        """The error estimate of a kernel's expectations."""
+        activation = network.activation
         inputs, finer = (self._inputs(network, q, finer=finer) for finer in (False, True))
         size = jnp.where(finer.square[:, :1] > 0, finer.square[:, :1], 1)
         alone = SAFETY * jnp.max(jnp.abs(inputs.square - finer.square) / size)
@@ -159,7 +165,7 @@ class WickTowerPairs(AbstractPairClosure):
             return coefficient_error(activation, rough, fine, q[a], q[b], c)
 
         rows, columns = (jnp.asarray(x) for x in input_pairs(q.shape[0]))
-        pairs = map_in_chunks(one_pair, (rows, columns, state.covariances), _CHUNK)
+        pairs = map_in_chunks(one_pair, (rows, columns, covariances), _CHUNK)
         return jnp.maximum(alone, jnp.max(pairs) + 64 * jnp.finfo(q.dtype).eps)
 
     def _inputs(

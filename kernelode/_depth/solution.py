@@ -11,6 +11,7 @@ from .._closure.base import (
     AbstractClosure,
     AbstractMomentClosure,
     AbstractTangentClosure,
+    TangentMoments,
     WidthMoments,
 )
 from .._support.checks import as_real_array
@@ -93,6 +94,18 @@ class Solution(Shown):
         """All moments of order 1/n at the saved depths, with bounds of the truncation error."""
         closure = self._moment_closure("moments")
         return _over_times(closure.moments, self.network, self.state)
+
+    @property
+    def tangent(self) -> TangentMoments:
+        """The moments of the tangent kernel at order 1/n at the saved depths, of a `TangentTower`; those
+        of the network's output are `read_out.tangent`."""
+        found = self.moments.tangent
+        if found is None:
+            raise ValueError(
+                "`tangent` needs moments of the tangent kernel, of `closure=TangentTower(16)`; "
+                f"this solution has `{type(self.closure).__name__}`."
+            )
+        return found
 
     @property
     def read_out(self) -> Any:

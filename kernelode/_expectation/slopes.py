@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractHomogeneousActivation, derivatives
 from .._numerics.safe import safe_root
-from .chaos import alignment, chaos_coefficients, cumulative_powers
+from .chaos import SAFETY, alignment, chaos_coefficients, cumulative_powers
 from .input_chaos import InputChaos, input_chaos
 from .products import chaos_nodes
 from .wedge import homogeneous_coefficients, wedge_rule
@@ -59,7 +59,7 @@ def single_slopes(activation: AbstractActivation, q: Float[Array, ""], top: int)
     weights = steps * jnp.exp(-(z**2) / 4)
     functions = jnp.stack([value**2, value * slope, slope**2])
     fourth = jnp.stack([value**i * slope**k for i, k in _FOUR])
-    return SingleSlopes((functions * weights) @ basis.T, fourth @ (weights * jnp.exp(-(z**2) / 4)))
+    return SingleSlopes((functions * weights[None]) @ basis.T, fourth @ (weights * jnp.exp(-(z**2) / 4)))
 
 
 def input_slopes(
@@ -75,7 +75,7 @@ def input_slopes(
     return InputSlopes(
         input_chaos(activation, q, order, terms),
         input_chaos(activation, q, order, terms, of=slope),
-        (functions * (steps * jnp.exp(-(z**2) / 4))) @ basis.T,
+        (functions * (steps * jnp.exp(-(z**2) / 4))[None]) @ basis.T,
     )
 
 
@@ -88,11 +88,7 @@ def slope_coefficients(
         of = functools.partial(homogeneous_coefficients, activation, qa, qb, corr, spread, order)
         return jnp.stack([of(slopes=(i, j)) for i in (0, 1) for j in (0, 1)])
     return jnp.stack(
-        [
-            chaos_coefficients(f, g, corr, spread)
-            for f in (x.value, x.slope)
-            for g in (y.value, y.slope)
-        ]
+        [chaos_coefficients(f, g, corr, spread) for f in (x.value, x.slope) for g in (y.value, y.slope)]
     )
 
 
@@ -140,3 +136,15 @@ def _homogeneous(
         angular = jnp.sum(steps * x**i * y**j, axis=1) * of_x ** (i + k) * of_y ** (j + l)
         found.append(radial * safe_root(qa) ** i * safe_root(qb) ** j * jnp.sum(angular))
     return jnp.stack(found)
+
+
+def slope_error(
+    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int
+) -> Float[Array, ""]:
+    """An estimate of the error of E[sigma'^2 h_p], p <= order, relative to E[sigma'^2]."""
+    slope = lambda x: derivatives(activation, x, 1)[1]
+    rough, fine = (
+        input_chaos(activation, q, order, terms, of=slope, finer=finer).square for finer in (False, True)
+    )
+    size = jnp.where(fine[0] > 0, fine[0], 1)
+    return SAFETY * jnp.max(jnp.abs(rough - fine)) / size + 64 * jnp.finfo(q.dtype).eps

@@ -66,6 +66,9 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     ntk: ko.TangentReadOut = tangents.read_out
     assert tangents.tangent_kernel.shape == ntk.tangent_kernel.shape
     assert isinstance(tangents.closure, ko.AbstractTangentClosure)
+    tower = ko.propagate_pairs(residual, kernel, closure=ko.TangentTower(4, rates, single_order=8))
+    statistics: ko.TangentMoments = tower.tangent
+    assert statistics.cross.shape == (*statistics.variance.shape, 2, 2, 2, 2)
     pairs = ko.propagate_pairs(residual, kernel, closure=ko.GOnly())
     flow_of_pairs = ko.solve_pairs(residual, kernel, [0.1], closure=ko.GOnly(), max_steps=100)
     at_width: ko.AtWidth = layers.at_width(256)
