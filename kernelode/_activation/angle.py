@@ -36,7 +36,7 @@ def angle(y: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, 
 
 
 @angle.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (y, x), (dy, dx) = primals, tangents
     square = x * x + y * y
     return angle(y, x), (x * dy - y * dx) / jnp.where(square == 0, 1, square)

@@ -28,7 +28,7 @@ def quotient(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Arra
 
 
 @quotient.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, y), (dx, dy) = primals, tangents
     value = quotient(x, y)
     return value, quotient(dx - value * dy, y)
@@ -47,7 +47,9 @@ def root_determinant(
 
 
 @root_determinant.defjvp
-def _(offset, primals, tangents):
+def _(
+    offset: float, primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
     (a, b, c), (da, db, dc) = primals, tangents
     root = root_determinant(offset, a, b, c)
     return root, quotient(((offset + b) * da + (offset + a) * db) / 2 - c * dc, root)
@@ -62,7 +64,9 @@ def arcsine(
 
 
 @arcsine.defjvp
-def _(offset, primals, tangents):
+def _(
+    offset: float, primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
     (a, b, c), (da, db, dc) = primals, tangents
     rate = dc - (quotient(c, offset + a) * da + quotient(c, offset + b) * db) / 2
     return arcsine(offset, a, b, c), quotient(rate, root_determinant(offset, a, b, c))
@@ -76,7 +80,7 @@ def single_arcsine(offset: float, q: Float[Array, "*shape"]) -> Float[Array, "*s
 
 
 @single_arcsine.defjvp
-def _(offset, primals, tangents):
+def _(offset: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (q,), (dq,) = primals, tangents
     root = jnp.sqrt(offset * (offset + 2 * q))
     return single_arcsine(offset, q), quotient(quotient(offset * dq, offset + q), root)

@@ -75,7 +75,7 @@ def Elementwise(fn: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> 
     return KinkedElementwise(fn, positions) if positions else SmoothElementwise(fn, probed_scales(fn))
 
 
-def _check_elementwise(fn) -> None:
+def _check_elementwise(fn: Callable[[Array], Array]) -> None:
     """Refuse what is no function of one number, applied elementwise: by its shape, and by trying it."""
     x = jnp.asarray(_TRIED)
     fn = jax.tree.map(lambda p: p.astype(x.dtype) if eqx.is_inexact_array(p) else p, fn)

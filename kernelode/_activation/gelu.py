@@ -44,14 +44,16 @@ class GELU(AbstractClosedFormActivation):
 
 
 @jax.custom_jvp
-def _pair(a, b, c):
+def _pair(
+    a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     root = root_determinant(1.0, a, b, c)
     along = quotient(c, root) * (quotient(c, 1 + a) + quotient(c, 1 + b))
     return c / 4 + (c * arcsine(1.0, a, b, c) + _gap(a, b, c) + along) / (2 * jnp.pi)
 
 
 @_pair.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
     (a, b, c), (da, db, dc) = primals, tangents
     root, gap, one = root_determinant(1.0, a, b, c), _gap(a, b, c), jnp.ones_like(c)
     sine, of_a, of_b = quotient(c, root), quotient(one, 1 + a), quotient(one, 1 + b)
@@ -65,7 +67,9 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
-def _gap(a, b, c):
+def _gap(
+    a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """(ab - c^2) / D. The determinant of tiny variances underflows: it is no part of D nor, beside c and
     sqrt(ab), of a moment."""
     f = pair_factor(1 + a, 1 + b)
@@ -74,7 +78,7 @@ def _gap(a, b, c):
 
 
 @_gap.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
     # Not at the scale of the value, at which derivatives would underflow.
     (a, b, c), (da, db, dc) = primals, tangents
     value = _gap(a, b, c)
@@ -83,19 +87,19 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
-def _single(q):
+def _single(q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     sine, root = quotient(q, 1 + q), jnp.sqrt(1 + 2 * q)
     return q / 4 + q / (2 * jnp.pi) * single_arcsine(1.0, q) + quotient(q * sine, root) / jnp.pi
 
 
 @_single.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (q,), (dq,) = primals, tangents
     return _single(q), _single_slope(q) * dq
 
 
 @jax.custom_jvp
-def _single_slope(q):
+def _single_slope(q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """1/4 + asin(s)/(2 pi) + q (5 + 11 q + 4 q^2) / (2 pi (1+q)^2 (1+2q)^{3/2})."""
     sine, inverse, root = _of_variance(q)
     rest = sine * (5 * inverse**2 + 11 * sine * inverse + 4 * sine**2) * (1 + q)
@@ -103,7 +107,7 @@ def _single_slope(q):
 
 
 @_single_slope.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # (6 + 18 q + 11 q^2 - 5 q^3) / (2 pi (1+q)^3 (1+2q)^{5/2}): of the powers q^{-3/2} nothing is left.
     (q,), (dq,) = primals, tangents
     sine, inverse, root = _of_variance(q)
@@ -111,7 +115,7 @@ def _(primals, tangents):
     return _single_slope(q), cubic * root**5 / (2 * jnp.pi) * dq
 
 
-def _of_variance(q):
+def _of_variance(q: Float[Array, "*shape"]) -> tuple[Array, Array, Array]:
     """q / (1 + q), 1 / (1 + q) and 1 / sqrt(1 + 2q)."""
     one = jnp.ones_like(q)
     return quotient(q, 1 + q), quotient(one, 1 + q), quotient(one, jnp.sqrt(1 + 2 * q))

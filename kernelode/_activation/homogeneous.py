@@ -11,17 +11,20 @@ holds at zero variance.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .arcsine import arcsine, quotient, root_determinant
 from .price import mixed_derivative
 from .scale import correlation, pair_factor
 
 
-def homogeneous_second_moment(negative_slope, positive_slope, a: Array, b: Array, c: Array) -> Array:
+def homogeneous_second_moment(
+    negative_slope: Float[Array, ""], positive_slope: Float[Array, ""], a: Array, b: Array, c: Array
+) -> Array:
     """E[sigma(x) sigma(y)] for slopes (negative, positive); Var x = a, Var y = b, Cov = c."""
     odd = ((positive_slope + negative_slope) / 2).astype(c.dtype)
     even = ((positive_slope - negative_slope) / 2).astype(c.dtype)
@@ -29,7 +32,12 @@ def homogeneous_second_moment(negative_slope, positive_slope, a: Array, b: Array
 
 
 def homogeneous_moments(
-    negative_slope, positive_slope, a: Array, b: Array, c: Array, orders
+    negative_slope: Float[Array, ""],
+    positive_slope: Float[Array, ""],
+    a: Array,
+    b: Array,
+    c: Array,
+    orders: tuple[tuple[int, int], ...],
 ) -> dict[tuple[int, int], Array]:
     """{(i, j): E[sigma^(i) sigma^(j)]} for the (i, j) of `orders`, at any scale: homogeneous of degree
     1 - (i + j) / 2 in the three arguments together."""
@@ -40,7 +48,14 @@ def homogeneous_moments(
     return {(i, j): mixed_derivative(moment, i, j, *at_scale) * power((i + j) // 2) for i, j in orders}
 
 
-def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -> dict:
+def homogeneous_errors(
+    negative_slope: Float[Array, ""],
+    positive_slope: Float[Array, ""],
+    a: Array,
+    b: Array,
+    c: Array,
+    moments: dict[tuple[int, int], Array],
+) -> dict[tuple[int, int], Array]:
     """Estimates for {(i, j): E[sigma^(i) sigma^(j)]}: rounding, also that of the inputs.
 
     A relative change of c^2/(ab) by eps changes D^2/(ab) by eps ab/D^2 relative to itself. Of inputs
@@ -54,7 +69,7 @@ def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -
     amplified = jnp.where(equal | (a == 0) | (b == 0), 1, jnp.sqrt(jnp.minimum(condition, 1 / eps)))
     energy = ((negative_slope**2 + positive_slope**2) / 2).astype(c.dtype)
 
-    def estimate(i, j, value):
+    def estimate(i: int, j: int, value: Array) -> Array:
         size = energy * a ** ((1 - i) / 2) * b ** ((1 - j) / 2)
         if i + j <= 2:
             return 64 * eps * (jnp.abs(value) + size * (amplified if i + j == 2 else 1))
@@ -64,13 +79,15 @@ def homogeneous_errors(negative_slope, positive_slope, a, b, c, moments: dict) -
 
 
 @jax.custom_jvp
-def _mean_absolute_product(a, b, c):
+def _mean_absolute_product(
+    a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """E|xy| = (2/pi) (D + c asin(corr))."""
     return 2 / jnp.pi * (root_determinant(0.0, a, b, c) + c * arcsine(0.0, a, b, c))
 
 
 @functools.partial(_mean_absolute_product.defjvp, symbolic_zeros=True)
-def _(primals, tangents):
+def _(primals: tuple[Array, Array, Array], tangents: tuple[Any, Any, Any]) -> tuple[Array, Array]:
     # Price: d/dc = E[sgn sgn] = (2/pi) asin(corr), d/da = E[delta(x)|y|] = D / (pi a).
     a, b, c = primals
     root = root_determinant(0.0, a, b, c)
@@ -80,5 +97,5 @@ def _(primals, tangents):
     return _mean_absolute_product(a, b, c), sum(moved, start=jnp.zeros_like(c))
 
 
-def _is_zero(tangent) -> bool:
+def _is_zero(tangent: object) -> bool:
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)

@@ -46,7 +46,7 @@ class Polynomial(AbstractClosedFormActivation):
             ) / math.factorial(m)
         return total
 
-    def _mean_derivative(self, m: int, q):
+    def _mean_derivative(self, m: int, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """E[sigma^(m)(x)], x ~ N(0, q): a polynomial in q, since E[x^(2j)] = (2j-1)!! q^j."""
         degree = self.coefficients.shape[0] - 1
         in_q = [

@@ -54,7 +54,12 @@ def probed_scales(function: Callable[[Array], Array]) -> tuple[tuple[float, floa
     return (*scales, (float("inf"), width)) if width < distance / 4 else tuple(scales)
 
 
-def _resolved_length(sample: Callable[[np.ndarray], np.ndarray], panels, noise: float, size: float):
+def _resolved_length(
+    sample: Callable[[np.ndarray], np.ndarray],
+    panels: list[tuple[float, float]],
+    noise: float,
+    size: float,
+) -> tuple[float, float]:
     """The length of panels, halves of halves of the given ones, on which the function is resolved
     relative to its size; and its size, which is at least the given one, of where it is nearer to the
     origin."""

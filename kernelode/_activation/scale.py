@@ -56,7 +56,7 @@ def determinant(
 
 
 @determinant.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
     (a, b, c), (da, db, dc) = primals, tangents
     return determinant(a, b, c), a * db + b * da - 2 * c * dc
 

@@ -146,7 +146,7 @@ def per_layer(
     return checked_sign(name, array, positive=positive, non_negative=True)
 
 
-def checked_activation(activation) -> AbstractActivation:
+def checked_activation(activation: object) -> AbstractActivation:
     """`activation`, if it is one: an instance, not a class or a bare function."""
     if not isinstance(activation, AbstractActivation):
         raise TypeError(

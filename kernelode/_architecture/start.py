@@ -1,9 +1,12 @@
 """Initial conditions: the law of h^0."""
 
 import abc
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._support.checks import as_real_array
@@ -26,7 +29,9 @@ class AbstractStart(Shown):
         """The upstream covariance and shift, for n inputs; None where both vanish."""
 
 
-def upstream_moments(start: AbstractStart, n: int, elements, dtype):
+def upstream_moments(
+    start: AbstractStart, n: int, elements: Sequence[np.ndarray], dtype: DTypeLike
+) -> tuple[Array, Array]:
     """Upstream covariance (*batch, x, x) and shift (*batch, x) on elements whose first and second inputs
     are given by index arrays (*batch, x)."""
     first, second = elements

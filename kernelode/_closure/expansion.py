@@ -65,5 +65,5 @@ def expand_rate(
     )
 
 
-def _apply(matrix: Array, vector: Array):
+def _apply(matrix: Array, vector: Array) -> Array:
     return (matrix @ vector[..., None])[..., 0]

@@ -15,6 +15,7 @@ leaves out. A feed-forward network has no memory, and its recursion for the cond
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -141,7 +142,9 @@ class GOnlyPairs(AbstractGOnly, AbstractPairClosure):
         return PairElements(inputs)
 
 
-def _sampling_noise(network: AbstractArchitecture, layer: Layer, block: Block):
+def _sampling_noise(
+    network: AbstractArchitecture, layer: Layer, block: Block
+) -> Callable[[Block], Array]:
     """(n / n_l) C_W^2 (E[f_X f_Y] - E f_X E f_Y), f_ab = sigma_a sigma_b, of the neurons that a layer
     averages over."""
     fourth = pair_fourth_moments(network.activation, block.row, block.column, block.cross)

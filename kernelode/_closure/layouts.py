@@ -109,7 +109,9 @@ class PairElements(AbstractLayout):
         return WidthMoments(as_matrix(kernel), whole, whole[..., 1, 1], shift, *nothing)
 
 
-def four_point_moments(kernel: Any, covariance: Array, correction: Array, *truncation) -> WidthMoments:
+def four_point_moments(
+    kernel: Any, covariance: Array, correction: Array, *truncation: Array
+) -> WidthMoments:
     """Moments over all elements (X, Y) as (n, n, n, n) and (n, n) arrays."""
     numbers = element_numbers(kernel.shape[0])
     expand = lambda v, k1: (v[numbers[:, :, None, None], numbers[None, None]], k1[numbers])

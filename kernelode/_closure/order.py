@@ -114,7 +114,9 @@ def _relative(moments: Any, bounds: Neglected, flow: bool, alone: bool) -> Float
     return jnp.max(jnp.maximum(safe_divide(errors, v4), safe_divide(shifts, scale)))
 
 
-def _advance(here: Couplings, carried: Any, layer: Layer, turned: Any, d: Degrees, step: int):
+def _advance(
+    here: Couplings, carried: Any, layer: Layer, turned: Any, d: Degrees, step: int
+) -> tuple[Tower, list[Any]]:
     """A layer of the tower at the highest order, and of the bounds at all."""
     tower: Tower = carried[0]
     # Square norms of every degree, as Parseval's sums have them.

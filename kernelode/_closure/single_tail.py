@@ -69,7 +69,7 @@ def begin_tail(q: Array, spectrum: Float[Array, " p"]) -> Tail:
     return Tail(q, spectrum, zero, zero, zero, zero, zero)
 
 
-def _adiabatic(spectrum, q: Array, affine: Affine, p: np.ndarray) -> _Adiabatic:
+def _adiabatic(spectrum: Float[Array, " p"], q: Array, affine: Affine, p: np.ndarray) -> _Adiabatic:
     """A_p to first and to second order; zero where they cannot be used."""
     inverse = 1 / jnp.where(q > 0, q, 1)
     root = lambda x: jnp.asarray(np.sqrt(x), q.dtype)

@@ -80,7 +80,7 @@ def begin_single(
     return SingleTower(memory, covariance, shift, nothing_neglected(1, q.dtype), added)
 
 
-def _unit(q: Array):
+def _unit(q: Array) -> Array:
     return jnp.where(q > 0, q, 1)
 
 

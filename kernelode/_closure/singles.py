@@ -49,7 +49,7 @@ def highest_order(closure: Any) -> int:
     return max(single_order(closure), closure.tail or 0)
 
 
-def along_flow(closure: Any):
+def along_flow(closure: Any) -> Any:
     """With one order for all elements, and higher degrees of single inputs without a state. Memory of
     degree p relaxes at the rate (p/2) Q/K, and steps would have to follow."""
     if closure.single_order is not None:
@@ -59,7 +59,7 @@ def along_flow(closure: Any):
     return dataclasses.replace(closure, single_order=order, tail=tail)
 
 
-def through_layers(closure: Any):
+def through_layers(closure: Any) -> Any:
     """Without the degrees that have no state: their memory is that of a flow. (The closure of a flow's
     solution may be given to `propagate`.)"""
     return dataclasses.replace(closure, tail=None)

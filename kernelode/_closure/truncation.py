@@ -91,11 +91,11 @@ def neglected_push(
     )
 
 
-def _shift(found: Neglected, tails: Tails, curved: Array):
+def _shift(found: Neglected, tails: Tails, curved: Array) -> Array:
     return jnp.sum(tails.source * found.memory, axis=1) + curved
 
 
-def _with_diagonal(matrix: Array, diagonal: Array):
+def _with_diagonal(matrix: Array, diagonal: Array) -> Array:
     return jnp.where(np.eye(matrix.shape[0], dtype=bool), diagonal[:, None], matrix)
 
 
@@ -110,7 +110,9 @@ def parseval_tail(total: Array, kept: Array, size: Array) -> Array:
     return safe_root(square)
 
 
-def source_tail(energy: Array, mean: Array, by_degree: Float[Array, "*shape degree"], p: np.ndarray):
+def source_tail(
+    energy: Array, mean: Array, by_degree: Float[Array, "*shape degree"], p: np.ndarray
+) -> Float[Array, "*shape"]:
     """u: the tail of the function whose chaos of degree p has the square norm `by_degree`.
 
     Where its energy is infinite (sigma'' of a kink), an estimate instead of a bound: ten times the energy

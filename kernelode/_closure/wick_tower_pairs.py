@@ -188,7 +188,7 @@ class WickTowerPairs(AbstractPairClosure):
 
     def _map(
         self, network: AbstractArchitecture, state: PairTowers, layer: Layer, function: Callable[..., Any]
-    ):
+    ) -> tuple[Any, Array, Any]:
         """The contribution of every input, Q of each, and `function` of every pair."""
         n, d, activation = state.variances.shape[0], tower_degrees(self, network), network.activation
         inputs = self._all_inputs(network, state.variances)
@@ -263,6 +263,6 @@ class WickTowerPairs(AbstractPairClosure):
         )
 
 
-def at_index(tree: Any, index: Any):
+def at_index(tree: Any, index: Any) -> Any:
     """One entry of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,13 +1,15 @@
 """Where the published closure fails, and by how much: residuals, missing source, map of validity."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture import AbstractArchitecture
-from .._closure import AbstractPairable, GOnly, WidthMoments, default_closure
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork, Layer
+from .._closure import AbstractPairable, AbstractPairClosure, GOnly, WidthMoments, default_closure
 from .._closure.expansion import KernelMoments
 from .._kernel import as_block
 from .._support.checks import as_real_array, checked_sign, instance, scalar
@@ -70,10 +72,16 @@ def closure_residual(
 
 
 @eqx.filter_jit
-def _closure_residual(network, kernel, covariance, correction, closure) -> ClosureResidual:
+def _closure_residual(
+    network: AbstractArchitecture,
+    kernel: Float[Array, "depths n n"],
+    covariance: Float[Array, "depths n n 3 3"],
+    correction: Float[Array, "depths n n"],
+    closure: AbstractPairClosure,
+) -> ClosureResidual:
     network = cast(network, kernel.dtype)
 
-    def one_layer(inputs):
+    def one_layer(inputs: tuple[Layer, Array, Array, Array]) -> WidthMoments:
         layer, *moments = inputs
         pushed = closure.push(network, _pair_state(*moments), layer)
         return closure.moments(network, pushed)
@@ -103,12 +111,22 @@ def source_mismatch(
     network = checked_network(network)
     closure = instance("exact", exact or default_closure(network), AbstractPairable, _EXACT)
     solution = solve_pairs(network, kernel, ts, closure=closure)
-    return _source_mismatch(solution.network, solution.state, solution.closure, GOnly().pairs())
+    return _source_mismatch(
+        solution.network,  # pyright: ignore
+        solution.state,
+        solution.closure,  # pyright: ignore
+        GOnly().pairs(),
+    )
 
 
 @eqx.filter_jit
-def _source_mismatch(network, states, closure, published):
-    def one_depth(state):
+def _source_mismatch(
+    network: AbstractResidualNetwork,
+    states: Any,
+    closure: AbstractPairClosure,
+    published: AbstractPairClosure,
+) -> Float[Array, "times n n"]:
+    def one_depth(state: Any) -> Float[Array, "n n"]:
         found = closure.moments(network, state)
         rate = closure.rate(network, state, network.flow_layer())
         own = closure.moments(network, rate).mean_correction
@@ -174,7 +192,9 @@ def closure_validity(
     )
 
 
-def _pair_state(kernel, covariance, correction) -> KernelMoments:
+def _pair_state(
+    kernel: Float[Array, "n n"], covariance: Float[Array, "n n 3 3"], correction: Float[Array, "n n"]
+) -> KernelMoments:
     a, b = np.indices(kernel.shape)
     shifts = jnp.stack([correction[a, a], correction, correction[b, b]], axis=-1)
     return KernelMoments(as_block(kernel), covariance, shifts)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._architecture import AbstractArchitecture
+from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._closure import MeanOnly
 from .._expectation import gain_error, has_known_accuracy, tolerance
 from .._kernel import Block, as_block, as_matrix, as_triangle, checked_entries, input_pairs
@@ -169,7 +169,9 @@ def _unit_tangents(block: Block) -> Block:
     return block.tangents("row", "cross")
 
 
-def _pushforward(function, block: Block, tangents: Block) -> tuple[Block, Block]:
+def _pushforward(
+    function: Callable[[Block], Block], block: Block, tangents: Block
+) -> tuple[Block, Block]:
     """The value, and the derivative along both tangents."""
     along = lambda tangent: jax.jvp(function, (block,), (tangent,))
     return jax.vmap(along, out_axes=(None, 0))(tangents)
@@ -231,7 +233,12 @@ def _layer_response(network: AbstractArchitecture, kernel: Float[Array, "n n"] |
 
 
 @eqx.filter_jit
-def _response_flow(network, kernel, ts, options) -> tuple[Solution, LayerResponse]:
+def _response_flow(
+    network: AbstractResidualNetwork,
+    kernel: Float[Array, "n n"] | Block,
+    ts: Float[Array, " times"],
+    options: dict[str, Any],
+) -> tuple[Solution, LayerResponse]:
     network, (block, as_response) = cast(network, kernel.dtype), _start(kernel)
     drift = lambda k, net: net.drift(k, net.flow_layer())
     rate = lambda state, net: _pushforward(lambda k: drift(k, net), *state)

@@ -6,19 +6,24 @@ saved are those of XLA's own memory analysis, rounded down (tests/test_memory.py
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import diffrax
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._activation.base import AbstractOddActivation
+from .._architecture import AbstractArchitecture
 from .._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
 from .._closure.g_only import GOnlyPairs
 from .._closure.singles import SINGLE_ORDER
 from .._closure.wick_tower_pairs import WickTowerPairs
 from .._kernel import Block
 from .._support.memory import check_memory
+
+#: All pairs of inputs, or all of some with others.
+InputKernel: TypeAlias = Float[Array, "n n"] | Block
 
 #: The order of a tower that has yet to choose it by its tolerance, at the most.
 _HIGHEST = 64
@@ -31,7 +36,10 @@ _SCAN = 22
 
 
 def check_propagation(
-    network, kernel, closure: AbstractClosure | None, layers: Sequence[int] | None
+    network: AbstractArchitecture,
+    kernel: InputKernel,
+    closure: AbstractClosure | None,
+    layers: Sequence[int] | None,
 ) -> None:
     """**Raises** `ValueError` if `propagate` with these arguments does not fit into memory."""
     saved = network.depth + 1 if layers is None else len(layers)
@@ -41,7 +49,11 @@ def check_propagation(
 
 
 def check_integration(
-    network, kernel, closure: AbstractClosure | None, ts, options: dict[str, Any]
+    network: AbstractArchitecture,
+    kernel: InputKernel,
+    closure: AbstractClosure | None,
+    ts: Float[Array, " times"],
+    options: dict[str, Any],
 ) -> None:
     """**Raises** `ValueError` if `solve` with these arguments does not fit into memory; `options` as of
     `flow_options`."""
@@ -67,7 +79,9 @@ def check_moments(closure: AbstractClosure, state: Any) -> None:
         )
 
 
-def check_responses(network, kernel, saved: int, *, flow: bool = False) -> None:
+def check_responses(
+    network: AbstractArchitecture, kernel: InputKernel, saved: int, *, flow: bool = False
+) -> None:
     """**Raises** `ValueError` if responses at that many depths, beside the output's, do not fit into
     memory."""
     if not flow:
@@ -81,7 +95,9 @@ def check_responses(network, kernel, saved: int, *, flow: bool = False) -> None:
     _check(matrices * n * m, kernel, what, f"{remedy} fewer inputs, or float32.")
 
 
-def check_optima(network, kernel, pairs: bool, *, flow: bool = False) -> None:
+def check_optima(
+    network: AbstractArchitecture, kernel: Float[Array, "n n"], pairs: bool, *, flow: bool = False
+) -> None:
     """**Raises** `ValueError` if the optima of all pairs do not fit into memory."""
     if not flow:
         check_depth(network, kernel)
@@ -93,7 +109,7 @@ def check_optima(network, kernel, pairs: bool, *, flow: bool = False) -> None:
         _check(matrices * n**2, kernel, f"Optima of all pairs of {n:,} inputs", remedy)
 
 
-def state_numbers(network, closure: AbstractClosure | None, n: int) -> int:
+def state_numbers(network: AbstractArchitecture, closure: AbstractClosure | None, n: int) -> int:
     """How many numbers the state of a closure has; of a user's own closure those of K0 alone."""
     elements, mean = n * (n + 1) // 2, n * (n + 1) // 2
     if isinstance(closure, GOnly):
@@ -114,19 +130,19 @@ def state_numbers(network, closure: AbstractClosure | None, n: int) -> int:
     return mean
 
 
-def _singles(network, closure: WickTower | WickTowerPairs, n: int) -> int:
+def _singles(network: AbstractArchitecture, closure: WickTower | WickTowerPairs, n: int) -> int:
     """Of the inputs' own towers."""
     order = closure.single_order or max(SINGLE_ORDER, closure.order or _HIGHEST)
     # Along a flow six more for the degrees that have no state.
     return n * (order // _degree_step(network) + 5 + (0 if closure.tail is None else closure.tail + 6))
 
 
-def _degree_step(network) -> int:
+def _degree_step(network: AbstractArchitecture) -> int:
     """Odd degrees vanish for odd activations."""
     return 2 if isinstance(network.activation, AbstractOddActivation) else 1
 
 
-def _chaos(network, order: int) -> int:
+def _chaos(network: AbstractArchitecture, order: int) -> int:
     """Coordinates of a chaos, (degree, k)."""
     return order // _degree_step(network) * (order + 1)
 
@@ -144,7 +160,13 @@ def _saved(saveat: Any, max_steps: int | None) -> int:
 
 
 def _check_states(
-    network, kernel, closure: AbstractClosure | None, copies: int, saved: int, of: str, where: str
+    network: AbstractArchitecture,
+    kernel: InputKernel,
+    closure: AbstractClosure | None,
+    copies: int,
+    saved: int,
+    of: str,
+    where: str,
 ) -> None:
     remedy = f"Save fewer {where}, or take" if saved > 1 else "Take"
     remedy += " fewer inputs, or float32."
@@ -162,17 +184,17 @@ def _check_states(
     _check(copies * numbers, kernel, what, remedy)
 
 
-def _shape(kernel) -> tuple[int, int]:
+def _shape(kernel: InputKernel) -> tuple[int, int]:
     n, m = (kernel.cross if isinstance(kernel, Block) else kernel).shape
     return n, m
 
 
-def _inputs(kernel) -> str:
+def _inputs(kernel: InputKernel) -> str:
     n, m = _shape(kernel)
     return f"{n:,} by {m:,} inputs" if isinstance(kernel, Block) else f"{n:,} inputs"
 
 
-def check_depth(network, kernel) -> None:
+def check_depth(network: AbstractArchitecture, kernel: InputKernel) -> None:
     """Refuse a depth whose parameters do not fit: rho, alpha, width, C_W, C_b and t of every layer."""
     _check(
         6 * network.depth,
@@ -182,6 +204,6 @@ def check_depth(network, kernel) -> None:
     )
 
 
-def _check(numbers: int, kernel, what: str, remedy: str) -> None:
+def _check(numbers: int, kernel: InputKernel, what: str, remedy: str) -> None:
     like = kernel.cross if isinstance(kernel, Block) else kernel
     check_memory(numbers * kernel.dtype.itemsize, what, remedy, like=like)

@@ -1,5 +1,6 @@
 """The result of `propagate` and `solve`: moments at the saved depths, their errors, a given width."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -147,6 +148,8 @@ class Solution(Shown):
 
 
 @eqx.filter_jit
-def _over_times(function, network, state):
+def _over_times(
+    function: Callable[[AbstractArchitecture, Any], Any], network: AbstractArchitecture, state: Any
+) -> Any:
     """One saved depth at a time, for bounded memory."""
     return jax.lax.map(lambda one: function(network, one), state)

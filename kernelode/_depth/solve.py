@@ -1,5 +1,6 @@
 """Moments along the flow of an infinitely deep residual network, by Diffrax."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -85,7 +86,14 @@ def check_flow(network: AbstractArchitecture, instead: str) -> AbstractResidualN
     return equal_blocks(unit_skip(network, "Continuous depth"), "Continuous depth")
 
 
-def flow_options(solver, stepsize_controller, adjoint, saveat, dt0, max_steps) -> dict[str, Any]:
+def flow_options(
+    solver: diffrax.AbstractSolver[Any] | None,
+    stepsize_controller: diffrax.AbstractStepSizeController[Any, Any] | None,
+    adjoint: diffrax.AbstractAdjoint | None,
+    saveat: diffrax.SaveAt | None,
+    dt0: RealLike | None,
+    max_steps: int | None,
+) -> dict[str, Any]:
     """Options of `integrate`, with defaults; a given step without a controller is a constant one."""
     check_diffrax(solver=solver, stepsize_controller=stepsize_controller, adjoint=adjoint, saveat=saveat)
     check_steps(dt0, max_steps)
@@ -114,7 +122,13 @@ def checked_times(ts: RealLike) -> Float[Array, " times"]:
 
 
 @eqx.filter_jit
-def _solve(network, kernel, ts, closure, options) -> Solution:
+def _solve(
+    network: AbstractResidualNetwork,
+    kernel: Float[Array, "n n"] | Block,
+    ts: Float[Array, " times"],
+    closure: AbstractClosure,
+    options: dict[str, Any],
+) -> Solution:
     network, closure = cast((network, closure), kernel.dtype)
     first = closure.init(network, kernel)
     solution = integrate(
@@ -130,7 +144,7 @@ def _solve(network, kernel, ts, closure, options) -> Solution:
 
 
 def default_controller(
-    state, end: Float[Array, ""] | None = None, growth: Float[Array, ""] | None = None
+    state: Any, end: Float[Array, ""] | None = None, growth: Float[Array, ""] | None = None
 ) -> diffrax.AbstractStepSizeController[Any, Any]:
     """A tight tolerance for the dtype of `state`, the absolute one relative to its largest entry, or to
     the `growth` of a state that starts at zero. Steps that are rounding of the `end` are too small: no
@@ -148,7 +162,18 @@ def default_controller(
 
 
 def integrate(
-    state, rate, network, ts, closure, *, solver, stepsize_controller, adjoint, saveat, dt0, max_steps
+    state: Any,
+    rate: Callable[[Any, Any], Any],
+    network: AbstractResidualNetwork,
+    ts: Float[Array, " times"],
+    closure: AbstractClosure,
+    *,
+    solver: diffrax.AbstractSolver[Any],
+    stepsize_controller: diffrax.AbstractStepSizeController[Any, Any] | None,
+    adjoint: diffrax.AbstractAdjoint,
+    saveat: diffrax.SaveAt | None,
+    dt0: RealLike | None,
+    max_steps: int | None,
 ) -> Solution:
     """Diffrax on d state/dt = rate(state, network), as a `Solution`. The network goes in as `args`:
     an adjoint then differentiates it."""
@@ -161,7 +186,7 @@ def integrate(
         solver,
         t0=0,
         t1=ts[-1],
-        dt0=dt0,
+        dt0=dt0,  # pyright: ignore
         y0=state,
         args=network,
         saveat=diffrax.SaveAt(ts=ts) if saveat is None else saveat,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox.internal import unvmap_any
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._activation.base import (
@@ -23,7 +24,7 @@ from .variance import integrate_ladder
 _TOLERANCES = {jnp.dtype("float64"): 1e-6, jnp.dtype("float32"): 1e-3}
 
 
-def tolerance(dtype) -> float:
+def tolerance(dtype: DTypeLike) -> float:
     """The relative error of expectations above which results say so: 1e-6 in float64, 1e-3 in float32."""
     return _TOLERANCES[jnp.dtype(dtype)]
 
@@ -87,7 +88,7 @@ def pairs_error(
     service = series_service(order, activation, jax.lax.stop_gradient(kernel.variances), c)
     by_plane = service.by_plane & pairs
 
-    def over_plane():
+    def over_plane() -> Float[Array, ""]:
         if isinstance(activation, AbstractKinkedActivation):
             found = pair_moments(activation, a, b, c, order)
             errors = [found[r, r].error for r in range(order + 1)]
@@ -121,13 +122,17 @@ def _scale(activation: AbstractActivation, q: Float[Array, " n"], order: int) ->
     return jnp.sqrt(jnp.abs(jax.lax.map(one, q)))
 
 
-def _tables(kernel: AbstractKernel):
+def _tables(
+    kernel: AbstractKernel,
+) -> tuple[Float[Array, " n"], Float[Array, " m"], Float[Array, "n m"]]:
     """Variances of rows and columns, and the covariances between them."""
     if isinstance(kernel, Block):
         return kernel.row, kernel.column, kernel.cross
     return kernel.variances, kernel.variances, kernel.matrix()
 
 
-def _relative(error, rows, columns) -> Float[Array, ""]:
+def _relative(
+    error: Float[Array, "n m"], rows: Float[Array, " n"], columns: Float[Array, " m"]
+) -> Float[Array, ""]:
     # Where a moment vanishes, so does its error: a constant activation, an input of zero variance.
     return jnp.max(safe_divide(error, rows[:, None] * columns[None, :]))

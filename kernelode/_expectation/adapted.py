@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox.internal import unvmap_any
-from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from .._activation.base import AbstractSmoothActivation
 
@@ -44,7 +45,7 @@ def fits(
     return enough
 
 
-def reach_of(dtype) -> float:
+def reach_of(dtype: DTypeLike) -> float:
     """How far out averages are taken: where the density's root is next to the smallest number. A function
     that grows like exp(x) has its average from z ~ 2 sqrt(q)."""
     return 36.0 if dtype == jnp.float64 else 18.0
@@ -133,7 +134,7 @@ def fixed_average(function: Callable[[Array], list[Array]], c: Float[Array, " n"
     limit = jnp.asinh(reach_of(c.dtype) / c)
 
     @jax.checkpoint
-    def chunk(total, k):
+    def chunk(total: Float[Array, "k n"], k: Int[Array, " chunk"]) -> tuple[Float[Array, "k n"], None]:
         t = limit[None, :] * (k / (8 * _FIRST)).astype(c.dtype)[:, None]
         z, steps = c[None, :] * jnp.sinh(t), c[None, :] * jnp.cosh(t)
         return total + jnp.sum(_terms(function(z), z, steps), 1), None
@@ -144,7 +145,9 @@ def fixed_average(function: Callable[[Array], list[Array]], c: Float[Array, " n"
     return total * (limit / (8 * _FIRST))[None, :]
 
 
-def _terms(values: list[Array], z, steps) -> Array:
+def _terms(
+    values: list[Array], z: Float[Array, "node n"], steps: Float[Array, "node n"]
+) -> Float[Array, "k node n"]:
     """The integrands with density and steps; zero where the density is no number, whatever they are."""
     root = jnp.exp(-(z**2) / 4)
     weight = steps * root / jnp.sqrt(2 * jnp.asarray(np.pi, z.dtype))
@@ -152,7 +155,9 @@ def _terms(values: list[Array], z, steps) -> Array:
     return jnp.stack([term(f) for f in values])
 
 
-def by_range(usual: Bool[Array, " n"], ordinary: Callable[..., Any], adapted: Callable[..., Any], *args):
+def by_range(
+    usual: Bool[Array, " n"], ordinary: Callable[..., Any], adapted: Callable[..., Any], *args: Any
+) -> Any:
     """`ordinary(*args)` where the fixed nodes serve all inputs, else `adapted(*args)`; one answer for a
     whole batch under vmap, or both would be evaluated."""
     return jax.lax.cond(unvmap_any(~usual), adapted, ordinary, *args)

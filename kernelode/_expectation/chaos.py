@@ -104,7 +104,9 @@ def _root(x: Array) -> Array:
     return jnp.sqrt(jnp.abs(x))
 
 
-def correlation(a, b, c) -> tuple[Array, Array]:
+def correlation(
+    a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """corr and corr' of a pair; zero correlation where a variance is zero. Inputs whose corr'^2 is
     rounding count as parallel."""
     corr, gap = scale.correlation(a, b, c)
@@ -113,7 +115,9 @@ def correlation(a, b, c) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def alignment(a, b, c) -> tuple[Array, Array]:
+def alignment(
+    a: Float[Array, "*shape"], b: Float[Array, "*shape"], c: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """corr and corr'^2 of a pair, with their derivatives also where inputs are parallel; constant where
     a variance is zero."""
     corr, complement = correlation(a, b, c)
@@ -121,7 +125,9 @@ def alignment(a, b, c) -> tuple[Array, Array]:
 
 
 @alignment.defjvp
-def _(primals, tangents):
+def _(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     (a, b, c), (da, db, dc) = primals, tangents
     corr, gap = alignment(a, b, c)
     some = (a > 0) & (b > 0)
@@ -131,13 +137,17 @@ def _(primals, tangents):
     return (corr, gap), (rate, -2 * corr * rate)
 
 
-def chaos_coefficients(x: InputChaos, y: InputChaos, corr, spread) -> Float[Array, "j k"]:
+def chaos_coefficients(
+    x: InputChaos, y: InputChaos, corr: Float[Array, ""], spread: Float[Array, ""]
+) -> Float[Array, "j k"]:
     """c_jk for all j, k up to the inputs' order, of which j + k <= order are meaningful."""
     terms, order = x.products.shape[-1], x.products.shape[-2] - 1
     return x.products @ _partner(y, corr, spread, order, terms)
 
 
-def uncorrelated_coefficients(x: InputChaos, y: InputChaos, covariance) -> Float[Array, "j k"]:
+def uncorrelated_coefficients(
+    x: InputChaos, y: InputChaos, covariance: Float[Array, ""]
+) -> Float[Array, "j k"]:
     """c_jk of inputs of which one has zero variance, to first order in Cov(u, w), in the units of
     `lowest`."""
     order = x.products.shape[-2] - 1
@@ -148,7 +158,9 @@ def uncorrelated_coefficients(x: InputChaos, y: InputChaos, covariance) -> Float
     return kept(x)[:, None] * kept(y)[None, :] + covariance * by_covariance
 
 
-def _partner(y: InputChaos, corr, spread, order: int, terms: int) -> Float[Array, "term k"]:
+def _partner(
+    y: InputChaos, corr: Float[Array, ""], spread: Float[Array, ""], order: int, terms: int
+) -> Float[Array, "term k"]:
     """B_ik."""
     i, k = np.arange(terms)[:, None], np.arange(order + 1)[None, :]
     binomial = jnp.asarray(_binomial_roots(order, terms), corr.dtype)
@@ -156,7 +168,9 @@ def _partner(y: InputChaos, corr, spread, order: int, terms: int) -> Float[Array
     return y.spectrum[i + k] * binomial * powers
 
 
-def coefficient_tails(x: InputChaos, y: InputChaos, corr, complement) -> Float[Array, "j k"]:
+def coefficient_tails(
+    x: InputChaos, y: InputChaos, corr: Float[Array, ""], complement: Float[Array, ""]
+) -> Float[Array, "j k"]:
     """Bounds of what the sum of `chaos_coefficients` leaves out.
 
     Cauchy-Schwarz for the terms i >= `terms`, where B_ik^2 <= s_{i+k}^2 times the largest weight there:
@@ -173,7 +187,7 @@ def coefficient_tails(x: InputChaos, y: InputChaos, corr, complement) -> Float[A
     return jnp.sqrt(g_tail)[:, None] * jnp.sqrt(s_tail * largest)[None, :]
 
 
-def cumulative_powers(x, count: int):
+def cumulative_powers(x: Float[Array, ""], count: int) -> Float[Array, " count"]:
     """1, x, x^2, ..., differentiable at zero."""
     return jnp.cumprod(jnp.concatenate([jnp.ones((1,), x.dtype), jnp.full((count - 1,), x)]))
 

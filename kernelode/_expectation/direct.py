@@ -16,7 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._activation.base import AbstractSmoothActivation, derivatives
 from .._activation.scale import correlation
@@ -44,7 +44,13 @@ _UNLIKE = 1.22
 
 
 def direct_moments(
-    activation: AbstractSmoothActivation, indices: tuple[tuple[int, int], ...], a, b, c, *, errors: bool
+    activation: AbstractSmoothActivation,
+    indices: tuple[tuple[int, int], ...],
+    a: Float[Array, ""],
+    b: Float[Array, ""],
+    c: Float[Array, ""],
+    *,
+    errors: bool,
 ) -> tuple[Float[Array, " entry"], ...]:
     """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair; and, if asked for,
     estimates of their errors, from every second node."""
@@ -73,7 +79,7 @@ def direct_moments(
     step = (high - low) / inner.astype(dtype)
     every = (1, 2) if errors else (1,)
 
-    def add(k, sums):
+    def add(k: Int[Array, ""], sums: list[Array]) -> list[Array]:
         s = low + step * k.astype(dtype)
         y = width * jnp.sinh(s)
         weight = step * width * jnp.cosh(s) * _density((y - mu) / spread) / spread
@@ -104,7 +110,9 @@ def direct_moments(
     return value, alias_error(terms[0]) + by_inner + rounding + jnp.where(beyond > 0, beyond, 0)
 
 
-def _energies(activation: AbstractSmoothActivation, q: Float[Array, " n"], narrow, order: int):
+def _energies(
+    activation: AbstractSmoothActivation, q: Float[Array, " n"], narrow: Float[Array, ""], order: int
+) -> tuple[Float[Array, "derivative n"], Float[Array, "derivative n"]]:
     """E[(sigma^(i))^2] within the reach and beyond it, i = 0 .. order. Both (derivative, n)."""
     t = jnp.asinh(_REACH / narrow) * jnp.asarray(np.linspace(-1, 1, _OUTER + 1), q.dtype)
     z = narrow * jnp.sinh(t)
@@ -124,5 +132,5 @@ def _refinement(activation: AbstractSmoothActivation) -> int:
     return math.ceil(0.05 / min(steps))
 
 
-def _density(z):
+def _density(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.exp(-(z**2) / 2) / jnp.sqrt(2 * jnp.asarray(np.pi, z.dtype))

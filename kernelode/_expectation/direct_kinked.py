@@ -35,7 +35,13 @@ _REACH = 9.5
 
 
 def direct_kinked_moments(
-    activation: AbstractKinkedActivation, indices: tuple[tuple[int, int], ...], a, b, c, *, errors: bool
+    activation: AbstractKinkedActivation,
+    indices: tuple[tuple[int, int], ...],
+    a: Float[Array, ""],
+    b: Float[Array, ""],
+    c: Float[Array, ""],
+    *,
+    errors: bool,
 ) -> tuple[Float[Array, " entry"], ...]:
     """E[sigma^(i)(x) sigma^(j)(y)] for the (i, j) of `indices` and one pair that is neither uncorrelated
     nor parallel; and, if asked for, estimates of their errors, from fewer nodes."""
@@ -54,7 +60,15 @@ def direct_kinked_moments(
     return value, change + eps * (_ROUNDING * size + 4 * natural * known)
 
 
-def _integrate(activation, indices, a, b, corr, gap, counts: tuple[int, int]):
+def _integrate(
+    activation: AbstractKinkedActivation,
+    indices: tuple[tuple[int, int], ...],
+    a: Float[Array, ""],
+    b: Float[Array, ""],
+    corr: Float[Array, ""],
+    gap: Float[Array, ""],
+    counts: tuple[int, int],
+) -> tuple[Float[Array, " entry"], Float[Array, " entry"], Float[Array, ""]]:
     """The moments, the averages of the absolute values of what they are sums of, and
     sqrt(E[f'^2] E[g'^2])."""
     outer, inner = counts
@@ -77,7 +91,7 @@ def _integrate(activation, indices, a, b, corr, gap, counts: tuple[int, int]):
         smoothed.append((jnp.sum(terms, 1), jnp.sum(jnp.abs(terms), 1)))
     f, f1 = derivatives(activation, root * z, 1)
 
-    def moment(i, j):
+    def moment(i: int, j: int) -> tuple[Float[Array, " node"], Float[Array, " node"]]:
         if i == 0:
             factor = f if j < 2 else (z * f - root * f1) / slope
             value, size = smoothed[j if j < 2 else j - 1]

@@ -33,7 +33,7 @@ def scan_hermite(
 ) -> Float[Array, "terms ..."]:
     """The same by a scan; or a `function` of each, stacked."""
 
-    def step(carry, m):
+    def step(carry: tuple[Array, Array], m: Float[Array, ""]) -> tuple[tuple[Array, Array], Array]:
         before, current = carry
         following = _next(z, before, current, jnp.sqrt(m), jnp.sqrt(m + 1))
         return (current, following), function(current)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox.internal import unvmap_any
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.base import (
     AbstractActivation,
@@ -90,7 +90,14 @@ def input_chaos(
     )
 
 
-def _averages(values, z, steps, basis, lowest, terms: int):
+def _averages(
+    values: Float[Array, " node"],
+    z: Float[Array, " node"],
+    steps: Float[Array, " node"],
+    basis: Float[Array, "term node"],
+    lowest: Float[Array, "order node"],
+    terms: int,
+) -> tuple[Array, Array, Array, Array]:
     """E[f h_j h_i], E[f h_m], E[f^2 h_j] and E[(f h_j)^2] from f on the nodes."""
     low = values[None, :] * lowest
     weighted = low * steps[None, :]
@@ -100,7 +107,7 @@ def _averages(values, z, steps, basis, lowest, terms: int):
     return products, spectrum, weighted @ (values * damping), jnp.sum(weighted * low, axis=1)
 
 
-def _too_wide(activation: AbstractSmoothActivation, q: Float[Array, ""], rule: Steps):
+def _too_wide(activation: AbstractSmoothActivation, q: Float[Array, ""], rule: Steps) -> Bool[Array, ""]:
     """Whether a feature is narrower than two steps of the rule, so that it may lie between two nodes."""
     ends = np.arcsinh(rule.nodes[-2:] / CHAOS_CONCENTRATION)
     spacing = float(ends[1] - ends[0])
@@ -108,7 +115,13 @@ def _too_wide(activation: AbstractSmoothActivation, q: Float[Array, ""], rule: S
     return ~fits(known, q[None], spacing, CHAOS_CONCENTRATION, float(rule.nodes[-1]), 2.0)[0]
 
 
-def _panel_averages(activation: AbstractSmoothActivation, raised, root, order: int, terms: int):
+def _panel_averages(
+    activation: AbstractSmoothActivation,
+    raised: Callable[[Array], Array],
+    root: Float[Array, ""],
+    order: int,
+    terms: int,
+) -> tuple[Array, Array, Array, Array]:
     """`_averages` on panels that end where the width of features changes: far more nodes than those of
     the rule, so that Hermite functions are taken one after the other."""
     distances = sorted({distance for distance, _ in activation.scales if math.isfinite(distance)})

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._activation.base import AbstractKinkedActivation, derivatives
 from .hermite import scan_hermite
@@ -28,7 +28,7 @@ class KinkedSpectra(AbstractSpectra):
     ceiling: Float[Array, "derivative n"]
     relative_error: Float[Array, "derivative n"]
 
-    def __init__(self, activation: AbstractKinkedActivation, q: Float[Array, " n"], order: int):
+    def __init__(self, activation: AbstractKinkedActivation, q: Float[Array, " n"], order: int) -> None:
         self.activation, self.q = activation, q
         positive = jnp.where(q > 0, q, 1)
         scale = jnp.sqrt(positive)[:, None]
@@ -57,20 +57,28 @@ class KinkedSpectra(AbstractSpectra):
         self.ceiling = jnp.sum(self.gram[:, 0, 0], axis=0)[None, :] * factorials[:, None] / powers
         self.relative_error = jnp.full_like(self.ceiling, 1024 * jnp.finfo(q.dtype).eps)
 
-    def block(self, index) -> Float[Array, "derivative n block"]:
+    def block(self, index: Int[Array, ""]) -> Float[Array, "derivative n block"]:
         return jax.lax.dynamic_slice_in_dim(self.coefficients, index * BLOCK, BLOCK, axis=2)
 
-    def parallel(self, other, i, j):
+    def parallel(
+        self, other: "KinkedSpectra", i: np.ndarray, j: np.ndarray
+    ) -> Float[Array, "parity entry n m"]:
         # A pair at a time on panels of its own, since the kinks of two inputs fall on different nodes.
         one = jax.checkpoint(lambda a, b: _parallel_pair(self.activation, a, b, i, j))
         row = lambda a: jax.vmap(one, (None, 0))(a, other.q)
         return jnp.moveaxis(jax.lax.map(row, self.q), (0, 1), (2, 3))
 
-    def cusp(self, gap):
+    def cusp(self, gap: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 4 * jnp.sqrt(gap)
 
 
-def _parallel_pair(activation, a, b, i, j) -> Float[Array, "parity entry"]:
+def _parallel_pair(
+    activation: AbstractKinkedActivation,
+    a: Float[Array, ""],
+    b: Float[Array, ""],
+    i: np.ndarray,
+    j: np.ndarray,
+) -> Float[Array, "parity entry"]:
     """E[sigma^(i)(sqrt(a) z) sigma^(j)(sqrt(b) z)] where finite, by parity; zero where not."""
     scales = jnp.sqrt(jnp.where(jnp.stack([a, b]) > 0, jnp.stack([a, b]), 1))
     kinks = jnp.asarray(mirrored(activation.kinks), a.dtype)
@@ -91,7 +99,13 @@ def _parallel_pair(activation, a, b, i, j) -> Float[Array, "parity entry"]:
     return jnp.stack([known.get(ij, jnp.zeros_like(shared)) for ij in zip(i, j)], axis=1)
 
 
-def _gram(tower, z, weights, scale, order: int) -> Float[Array, "parity derivative derivative n"]:
+def _gram(
+    tower: Float[Array, "2 n node"],
+    z: Float[Array, "n node"],
+    weights: Float[Array, "n node"],
+    scale: Float[Array, "n 1"],
+    order: int,
+) -> Float[Array, "parity derivative derivative n"]:
     """What is finite: sigma sigma, sigma' sigma', and sigma'' sigma by integration by parts."""
     half = z.shape[-1] // 2
     value, slope = jnp.moveaxis(parity_parts(tower), 1, 0)
@@ -112,25 +126,31 @@ def mirrored(kinks: tuple[float, ...]) -> list[float]:
     return sorted({sign * kink for kink in kinks for sign in (1, -1)})
 
 
-def kinked_rule(kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float = 12.0):
+def kinked_rule(
+    kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float = 12.0
+) -> tuple[Float[Array, "n node"], Float[Array, "n node"]]:
     """Nodes and weights (n, node) for E over z ~ N(0, 1) of functions kinked at scale z = +-kink."""
     return panel_rule(jnp.asarray(mirrored(kinks), scale.dtype)[None, :] / scale, reach)
 
 
 def kinked_steps(
     kinks: tuple[float, ...], scale: Float[Array, "n 1"], reach: float, *, finer: bool = False
-):
+) -> tuple[Float[Array, "n node"], Float[Array, "n node"]]:
     """The same without the density: `panel_steps` between the kinks."""
     return panel_steps(jnp.asarray(mirrored(kinks), scale.dtype)[None, :] / scale, reach, finer=finer)
 
 
-def panel_rule(inner: Float[Array, "n edge"], reach: float = 12.0):
+def panel_rule(
+    inner: Float[Array, "n edge"], reach: float = 12.0
+) -> tuple[Float[Array, "n node"], Float[Array, "n node"]]:
     """Gauss-Legendre on each panel between the given positions, in increasing order."""
     z, steps = panel_steps(inner, reach)
     return z, steps * jnp.exp(-(z**2) / 2)
 
 
-def panel_steps(inner: Float[Array, "n edge"], reach: float, *, finer: bool = False):
+def panel_steps(
+    inner: Float[Array, "n edge"], reach: float, *, finer: bool = False
+) -> tuple[Float[Array, "n node"], Float[Array, "n node"]]:
     """Nodes, and steps with integral f dz / sqrt(2 pi) = sum step f: `panel_rule` without the density.
     If `finer` with nodes elsewhere, half as many again, and further out."""
     # 448 nodes on 24 resolve sines up to wave number 56, those of Hermite polynomials of order 1024 are
@@ -140,7 +160,9 @@ def panel_steps(inner: Float[Array, "n edge"], reach: float, *, finer: bool = Fa
     return panels_between(inner, reach, per_panel)
 
 
-def panels_between(inner: Float[Array, "n edge"], reach: float, per_panel: int):
+def panels_between(
+    inner: Float[Array, "n edge"], reach: float, per_panel: int
+) -> tuple[Float[Array, "n node"], Float[Array, "n node"]]:
     """Nodes and steps, as `panel_steps`, of so many nodes between the given positions and the reach."""
     inner = jnp.clip(inner, -reach, reach)
     edge = jnp.full_like(inner[:, :1], reach)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractStraightActivation
 
@@ -27,7 +27,10 @@ THRESHOLD, _TERMS = 600.0, 8
 
 
 @functools.lru_cache
-def _powers(standard: Callable, lines) -> tuple[tuple[float, float], ...]:
+def _powers(
+    standard: Callable[[np.ndarray], np.ndarray],
+    lines: tuple[tuple[float, float], tuple[float, float]],
+) -> tuple[tuple[float, float], ...]:
     """e(Q) as (coefficient, exponent) pairs."""
     (left_slope, left_offset), (right_slope, right_offset) = lines
     root = math.sqrt(2 * math.pi)
@@ -75,7 +78,7 @@ def large_variance_ladder(
     return jnp.stack(rows)
 
 
-def beyond(activation: AbstractStraightActivation, q: Float[Array, " n"]) -> Array:
+def beyond(activation: AbstractStraightActivation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
     """Where the series is used."""
     k = jnp.asarray(activation.line_sharpness, q.dtype)
     return k**2 * q > THRESHOLD

@@ -12,7 +12,8 @@ a contraction of the next larger table: the work grows linearly with the order o
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -32,6 +33,11 @@ from .primitive import with_derivative
 from .series import remaining_share, sum_series, table_indices
 from .spectrum import SmoothSpectra
 
+#: Moments of one pair by an integral over the plane; with estimates of their errors if asked for.
+Direct: TypeAlias = Callable[..., tuple[Float[Array, " entry"], ...]]
+#: A table, and that of its error estimates if they are asked for.
+Tables: TypeAlias = tuple[Float[Array, "entry n m"], ...]
+
 
 @eqx.filter_jit
 def moment_table(
@@ -45,7 +51,10 @@ def moment_table(
     return _bind_table(order, activation, a, b, c)
 
 
-def _table_derivative(primals, tangents):
+def _table_derivative(
+    primals: tuple[int, AbstractActivation, Array, Array, Array],
+    tangents: tuple[None, Any, Array | None, Array | None, Array | None],
+) -> tuple[Float[Array, "entry n m"], Float[Array, "entry n m"]]:
     order, activation, a, b, c = primals
     _, activation_dot, a_dot, b_dot, c_dot = tangents
     kernel_moves = not (a_dot is None and b_dot is None and c_dot is None)
@@ -82,7 +91,14 @@ POOR = {jnp.dtype("float64"): 1e-9, jnp.dtype("float32"): 1e-4}
 
 @eqx.filter_jit
 def integrate_table(
-    order: int, activation, a, b, c, *, adaptive: bool = True, errors: bool = False
+    order: int,
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+    *,
+    adaptive: bool = True,
+    errors: bool = False,
 ) -> Any:
     """The table by the spectra that fit and, where the series has not converged, by an integral over
     the plane; with error estimates of the same shape if they are asked for, which cost more than the
@@ -103,7 +119,16 @@ def integrate_table(
     return found[0], jnp.where(unknown, jnp.inf, found[1])
 
 
-def _kinked_table(order: int, activation, a, b, c, *, adaptive: bool, errors: bool):
+def _kinked_table(
+    order: int,
+    activation: AbstractKinkedActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+    *,
+    adaptive: bool,
+    errors: bool,
+) -> Any:
     """`integrate_table` for declared kinks: of nearly parallel inputs by panels in the plane."""
     value, error, excess = sum_series(KinkedSpectra, order, activation, a, b, c, adaptive=adaptive)
     if not adaptive:
@@ -148,7 +173,7 @@ def series_service(
     gap, eps = 1 - size, jnp.finfo(c.dtype).eps
     most = 2 * jnp.where(gap <= 256 * eps, jnp.minimum(spectra.cusp(gap), 1), 1)
 
-    def is_long():
+    def is_long() -> Bool[Array, "n m"]:
         # A sixteenth: in float32 the shares round to half of that. Built anew, for no other branch.
         whole = SmoothSpectra(activation, q, 2 * order)
         share, orders = remaining_share(whole, limit / 16, fit)
@@ -163,30 +188,53 @@ def series_service(
 
 
 def plane_errors(
-    order: int, activation, a, b, c, wanted: Bool[Array, "n m"]
+    order: int,
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+    wanted: Bool[Array, "n m"],
 ) -> Float[Array, "entry n m"]:
     """Estimates of the errors of a table that is integrated over the plane; zero if not `wanted`."""
     zeros = jnp.zeros((len(table_indices(order)), *c.shape), c.dtype)
     return _over_plane(direct_moments, order, activation, a, b, c, wanted, (zeros, zeros))[1]
 
 
-def _fit(activation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
+def _fit(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array, " n"]:
     """At which variances the spectra are right to 1e-12 (docs/accuracy.md): nodes 4.5 times denser than
     any feature."""
     rule = spectral_rule()
     return fits(as_constant(activation), q, rule.spacing, rule.concentration, rule.reach, 4.5)
 
 
-def _improve(direct, order: int, activation, a, b, c, poor, found):
+def _improve(
+    direct: Direct,
+    order: int,
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+    poor: Bool[Array, "n m"],
+    found: Tables,
+) -> Tables:
     """`found`, and where `poor` the table over the plane; left alone if a batch has no such pair."""
     improve = functools.partial(_over_plane, direct, order, activation)
     return jax.lax.cond(unvmap_any(poor), improve, lambda *args: args[-1], a, b, c, poor, found)
 
 
-def _over_plane(direct, order: int, activation, a, b, c, poor, found):
+def _over_plane(
+    direct: Direct,
+    order: int,
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
+    poor: Bool[Array, "n m"],
+    found: Tables,
+) -> Tables:
     """Where `poor`, the table by `direct`, an integral over the plane, one pair after the other."""
 
-    def one_pair(pair):
+    def one_pair(pair: tuple[Array, Array, Array, Array, tuple[Array, ...]]) -> tuple[Array, ...]:
         a, b, c, poor, old = pair
         errors = len(found) == 2
         integrate = lambda: direct(activation, table_indices(order), a, b, c, errors=errors)

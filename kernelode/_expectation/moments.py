@@ -7,6 +7,7 @@ that are infinite at correlation +-1 are dealt with as `_activation/homogeneous.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -121,7 +122,9 @@ def pair_moments(
     return {ij: Estimate(value, error) for ij, value, error in zip(table_indices(order), values, errors)}
 
 
-def _nested_derivatives(function, q, order: int):
+def _nested_derivatives(
+    function: Callable[[Array], Array], q: Float[Array, " n"], order: int
+) -> Float[Array, "derivative n"]:
     values = []
     for _ in range(order + 1):
         values.append(function(q))
@@ -129,6 +132,6 @@ def _nested_derivatives(function, q, order: int):
     return jnp.stack(values)
 
 
-def _rounding(value, size):
+def _rounding(value: Array, size: Array) -> Array:
     """The rounding error of a closed form and its derivatives: some units in the last place."""
     return 64 * jnp.finfo(value.dtype).eps * (jnp.abs(value) + size)

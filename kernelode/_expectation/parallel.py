@@ -12,10 +12,12 @@ derivatives of a pair's moments are those of the limit. Second derivatives diver
 out, as in `_activation/homogeneous.py`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from equinox.internal import unvmap_any
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._activation.base import AbstractActivation, derivatives
 from .hermite import hermite_functions
@@ -62,7 +64,9 @@ def parallel_coefficients(
     )
 
 
-def replaced(where, function, otherwise):
+def replaced(
+    where: Bool[Array, ""], function: Callable[[], Array], otherwise: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """`function()` where needed. It is evaluated only where a batch has such a pair."""
     needed = jax.lax.cond(unvmap_any(where), function, lambda: jnp.zeros_like(otherwise))
     return jnp.where(where, needed, otherwise)

@@ -1,7 +1,7 @@
 """Functions whose derivative rule survives any nest of JAX's transformations."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 import equinox.internal as eqxi
@@ -11,7 +11,9 @@ import jax.numpy as jnp
 
 
 def with_derivative(
-    name: str, function: Callable[..., Any], rule: Callable[..., Any]
+    name: str,
+    function: Callable[..., Any],
+    rule: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, Any]],
 ) -> Callable[..., Any]:
     """`function` with a JVP rule, (primals, tangents) -> (outputs, tangents), tangents being None where
     they are zero; arguments of any kind, arrays being traced.
@@ -21,7 +23,7 @@ def with_derivative(
     expectation the naive one, which is not finite on singular kernels.
     """
 
-    def shapes(*args):
+    def shapes(*args: Any) -> Any:
         of = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type)
         struct = lambda x: of(x) if isinstance(x, abstract) else x
         abstract = jax.core.ShapedArray
@@ -29,7 +31,7 @@ def with_derivative(
         shaped = lambda x: abstract(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
         return jax.tree.map(shaped, out)
 
-    def transpose(inputs, cotangents):
+    def transpose(inputs: Any, cotangents: Any) -> NoReturn:
         del inputs, cotangents
         raise TypeError(f"`{name}` is not linear.")
 
@@ -44,7 +46,7 @@ def with_derivative(
     by_custom_jvp = eqx.filter_custom_jvp(function)
     by_custom_jvp.def_jvp(rule)
 
-    def call(*args):
+    def call(*args: Any) -> Any:
         if _closes_over_tracers(args):
             return by_custom_jvp(*args)
         return eqxi.filter_primitive_bind(primitive, *args)
@@ -52,7 +54,7 @@ def with_derivative(
     return call
 
 
-def _closes_over_tracers(args) -> bool:
+def _closes_over_tracers(args: tuple[Any, ...]) -> bool:
     """Whether a function among the arguments refers to values of an outer transformation, which a
     primitive cannot take along."""
     functions = [leaf for leaf in jax.tree.leaves(args) if callable(leaf) and not eqx.is_array(leaf)]

@@ -5,7 +5,7 @@ more Hermite spectrum of its input, and belongs to the input. For positively hom
 polar coordinates are exact at any correlation.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ from .._activation.base import (
 from .._numerics.safe import safe_root
 from .chaos import alignment, cumulative_powers
 from .hermite import hermite_functions, scan_hermite
-from .input_chaos import has_kinks, input_chaos, kinks_of
+from .input_chaos import InputChaos, has_kinks, input_chaos, kinks_of
 from .kinked import kinked_steps
 from .nodes import chaos_reach, chaos_rule
 from .origin import taylor_coefficients
@@ -30,6 +30,8 @@ from .parallel import parallel_coefficients, replaced
 from .wedge import wedge_rule
 
 _TERMS = 512
+#: A variance, a covariance or a correlation.
+Scalar: TypeAlias = Float[Array, ""]
 
 
 class InputProducts(eqx.Module):
@@ -66,7 +68,7 @@ class PairProducts(NamedTuple):
     sources: Float[Array, "3"]
 
 
-def input_products(activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int):
+def input_products(activation: AbstractActivation, q: Scalar, order: int, terms: int) -> InputProducts:
     """The spectra of one input of variance `q`, on the nodes of `input_chaos`. Homogeneous activations
     need none."""
     if isinstance(activation, AbstractHomogeneousActivation):
@@ -87,7 +89,7 @@ def input_products(activation: AbstractActivation, q: Float[Array, ""], order: i
     )
 
 
-def single_products(activation: AbstractActivation, q: Float[Array, ""], top: int) -> SingleProducts:
+def single_products(activation: AbstractActivation, q: Scalar, top: int) -> SingleProducts:
     """Of one input of variance `q`, up to the degree `top`."""
     z, steps, basis = chaos_nodes(activation, q, top, 1, top + 1)
     value, slope, curvature = derivatives(activation, safe_root(q) * z, 2)
@@ -106,7 +108,13 @@ def single_products(activation: AbstractActivation, q: Float[Array, ""], top: in
 
 
 def pair_products(
-    activation: AbstractActivation, x: InputProducts, y: InputProducts, fourths, qa, qb, c
+    activation: AbstractActivation,
+    x: InputProducts,
+    y: InputProducts,
+    fourths: Float[Array, "2"],
+    qa: Scalar,
+    qb: Scalar,
+    c: Scalar,
 ) -> PairProducts:
     """Of a pair; `fourths` are E[sigma_a^4] and E[sigma_b^4]."""
     corr, gap = alignment(qa, qb, c)
@@ -135,7 +143,9 @@ def pair_products(
     return PairProducts(fourth, remainder, quarter * (series[3:] + beyond[3:]))
 
 
-def _parallel_mixed(activation: AbstractActivation, qa, qb, corr, gap) -> Float[Array, "3"]:
+def _parallel_mixed(
+    activation: AbstractActivation, qa: Scalar, qb: Scalar, corr: Scalar, gap: Scalar
+) -> Float[Array, "3"]:
     """E[sigma_a^{4-j} sigma_b^j], j = 1, 2, 3, of parallel inputs, by one-dimensional integrals: for
     activations with declared kinks."""
     one = lambda j: parallel_coefficients(
@@ -144,11 +154,13 @@ def _parallel_mixed(activation: AbstractActivation, qa, qb, corr, gap) -> Float[
     return jnp.stack([one(j) for j in (1, 2, 3)])
 
 
-def _unit(q):
+def _unit(q: Scalar) -> Scalar:
     return jnp.where(q > 0, safe_root(q), 1)
 
 
-def chaos_nodes(activation, q, order: int, terms: int, count: int | None = None):
+def chaos_nodes(
+    activation: AbstractActivation, q: Scalar, order: int, terms: int, count: int | None = None
+) -> tuple[Array, ...]:
     """Nodes and steps of E[sigma h_j h_i], j <= order, i < terms, and `count` Hermite functions there."""
     count = terms if count is None else count
     if isinstance(activation, AbstractHomogeneousActivation | AbstractKinkedActivation):
@@ -176,7 +188,9 @@ def pair_fourth_moments(
     of_power = lambda power: lambda q: input_chaos(activation, q, 0, _TERMS, of=raised(power))
     inputs = lambda q: [jax.vmap(of_power(power))(q) for power in (1, 2, 3)]
 
-    def one_pair(x, y, qa, qb, c):
+    def one_pair(
+        x: list[InputChaos], y: list[InputChaos], qa: Scalar, qb: Scalar, c: Scalar
+    ) -> Float[Array, "5"]:
         corr, gap = alignment(qa, qb, c)
         powers = cumulative_powers(corr, _TERMS)
         mixed = jnp.stack([jnp.sum(powers * x[3 - j].spectrum * y[j - 1].spectrum) for j in (1, 2, 3)])
@@ -191,7 +205,9 @@ def pair_fourth_moments(
     return jax.vmap(over_columns, (0, None, 0, None, 0))(inputs(a), inputs(b), a, b, c)
 
 
-def _homogeneous(activation: AbstractHomogeneousActivation, a, b, c) -> Float[Array, "5"]:
+def _homogeneous(
+    activation: AbstractHomogeneousActivation, a: Scalar, b: Scalar, c: Scalar
+) -> Float[Array, "5"]:
     """(x, y) = r (sqrt(a) cos t, sqrt(b) cos(t - theta)): E = (4 / pi) times an integral over t, analytic
     in each wedge. At zero variance as `_activation/homogeneous.py` says."""
     corr, gap = alignment(a, b, c)
@@ -216,13 +232,15 @@ def _homogeneous(activation: AbstractHomogeneousActivation, a, b, c) -> Float[Ar
 
 
 @jax.custom_jvp
-def _wedge_integrals(corr, gap) -> Float[Array, "5 4"]:
+def _wedge_integrals(corr: Scalar, gap: Scalar) -> Float[Array, "5 4"]:
     """4 / pi times the integrals of cos(t)^{4-j} cos(t - theta)^j over the wedges."""
     return _by_angle(jnp.arctan2(safe_root(gap), corr))
 
 
 @_wedge_integrals.defjvp
-def _(primals, tangents):
+def _(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Float[Array, "5 4"], Float[Array, "5 4"]]:
     # Even functions of theta about 0 and pi, up to theta^5: d/dcorr = -F'/sin(theta), -F'' corr there.
     (corr, gap), (d_corr, _) = primals, tangents
     sine = safe_root(gap)
@@ -233,7 +251,7 @@ def _(primals, tangents):
     return _wedge_integrals(corr, gap), rate * d_corr
 
 
-def _by_angle(theta) -> Float[Array, "5 4"]:
+def _by_angle(theta: Scalar) -> Float[Array, "5 4"]:
     t, steps = wedge_rule(theta, 16)
     weights = 4 / jnp.asarray(np.pi, theta.dtype) * steps
     x, y = jnp.cos(t), jnp.cos(t - theta)

@@ -172,7 +172,9 @@ def pair_coefficients(
     return chaos.pair_coefficients(cast(activation, c.dtype), a, b, c, order, terms=int(terms))
 
 
-def _elementwise(activation: AbstractActivation, a, b, c, order: int):
+def _elementwise(
+    activation: AbstractActivation, a: Array, b: Array, c: Array, order: int
+) -> dict[tuple[int, int], Estimate]:
     if not a.shape == b.shape == c.shape:
         raise ValueError(
             "`a`, `b` and `c` must have one shape with `elementwise=True`, got "
@@ -186,7 +188,7 @@ def _elementwise(activation: AbstractActivation, a, b, c, order: int):
     return jax.tree.map(lambda x: x.reshape(c.shape), found)
 
 
-def _checked(activation) -> AbstractActivation:
+def _checked(activation: object) -> AbstractActivation:
     if isinstance(activation, Callable) and not isinstance(activation, AbstractActivation | type):
         raise TypeError(
             "`activation` must be an activation: `Elementwise(fn)` makes one of a function; got "
@@ -228,7 +230,9 @@ def _check_pairs(a: Array, b: Array, c: Array) -> None:
     _check_covariances(np.multiply.outer, a, b, c)
 
 
-def _check_covariances(product, a: Array, b: Array, c: Array) -> None:
+def _check_covariances(
+    product: Callable[[np.ndarray, np.ndarray], np.ndarray], a: Array, b: Array, c: Array
+) -> None:
     if not all(is_concrete(x) for x in (a, b, c)):
         return
     # One root after the other: products of variances overflow. 64 eps: rounding of sums over features.

@@ -10,18 +10,22 @@ What is left of a singular kernel is zero, and has no derivative. The moments ha
 """
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, derivatives
 from .._numerics.safe import safe_divide, safe_root
 from .hermite import hermite_functions
 
+#: sigma^(k) of each of the inputs, of arrays of any shape.
+Factors: TypeAlias = list[Callable[[Array], Array]]
 #: Terms of the series in the correlation that is left.
 _TERMS = 40
 
@@ -61,7 +65,10 @@ _NONE = (0, 0, 0, 0)
 
 @eqx.filter_custom_jvp
 def _moment(
-    orders: tuple[int, ...], pointwise, constants, kernel: Float[Array, "m m"]
+    orders: tuple[int, ...],
+    pointwise: Callable[..., Array],
+    constants: list[Array],
+    kernel: Float[Array, "m m"],
 ) -> Float[Array, ""]:
     """E[prod_i sigma^(orders_i)(phi_i)] of four inputs, or of three with the first one twice; sigma is
     `pointwise(x, *constants)`."""
@@ -69,7 +76,10 @@ def _moment(
 
 
 @_moment.def_jvp
-def _(primals, tangents):
+def _(
+    primals: tuple[tuple[int, ...], Callable[..., Array], list[Array], Array],
+    tangents: tuple[Any, Any, list[Array | None], Array | None],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     orders, pointwise, constants, kernel = primals
     *_, constants_dot, kernel_dot = tangents
     tangent = jnp.zeros((), kernel.dtype)
@@ -85,14 +95,19 @@ def _(primals, tangents):
     return _moment(orders, pointwise, constants, kernel), tangent
 
 
-def _integral(orders, pointwise, constants, kernel) -> Float[Array, ""]:
+def _integral(
+    orders: tuple[int, ...],
+    pointwise: Callable[..., Array],
+    constants: list[Array],
+    kernel: Float[Array, "m m"],
+) -> Float[Array, ""]:
     one = lambda x: pointwise(x, *constants)
     sigma = lambda x: jax.vmap(one)(x.reshape(-1)).reshape(x.shape)
     factors = [lambda x, n=n: derivatives(sigma, x, n)[n] for n in orders]
     return (_triple if kernel.shape[0] == 3 else _four)(factors, kernel)
 
 
-def _triple(factors, kernel) -> Float[Array, ""]:
+def _triple(factors: Factors, kernel: Float[Array, "3 3"]) -> Float[Array, ""]:
     # Nodes 0.15 apart: poles of tanh at variance 20 contribute 4e-7.
     z, weights, basis = _rule(0.15, kernel.dtype)
     scale = safe_root(kernel[0, 0])
@@ -101,7 +116,7 @@ def _triple(factors, kernel) -> Float[Array, ""]:
     return jnp.sum(weights * factors[0](scale * z) * factors[1](scale * z) * within)
 
 
-def _four(factors, kernel) -> Float[Array, ""]:
+def _four(factors: Factors, kernel: Float[Array, "4 4"]) -> Float[Array, ""]:
     # 0.3 apart: 7e-8 at variance 4, 6e-4 of the noise at variance 20.
     z, weights, basis = _rule(0.3, kernel.dtype)
     scale = safe_root(kernel[0, 0])
@@ -117,13 +132,13 @@ def _four(factors, kernel) -> Float[Array, ""]:
 
 
 def _conditional(
-    factors,
+    factors: Factors,
     kernel: Float[Array, "2 2"],
     slopes: Float[Array, "2 k"],
     grid: Float[Array, "node k"],
-    z,
-    weights,
-    basis,
+    z: Float[Array, " point"],
+    weights: Float[Array, " point"],
+    basis: Float[Array, "point term"],
 ) -> Float[Array, " node"]:
     """E[f g] of the last two given orthonormal variables on a grid, which they follow with `slopes`."""
     left = kernel - slopes @ slopes.T
@@ -140,7 +155,7 @@ def _conditional(
     return terms @ size[:-1] + size[-1] * (parallel - jnp.sum(terms, axis=1))
 
 
-def _rule(spacing: float, dtype):
+def _rule(spacing: float, dtype: DTypeLike) -> tuple[Array, ...]:
     """Nodes and weights of a normal average up to 7.5 deviations, and Hermite polynomials there."""
     count = round(7.5 / spacing)
     z = spacing * np.arange(-count, count + 1)

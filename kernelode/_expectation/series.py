@@ -1,7 +1,8 @@
 """Mehler's series: E[f(x) g(y)] = sum_m corr^m f_m g_m, summed to rounding for all pairs at once."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,11 @@ import numpy as np
 from equinox.internal import unvmap_any
 from jaxtyping import Array, Bool, Float
 
+from .._activation.base import AbstractActivation
 from .._activation.scale import correlation
 from .._numerics.safe import safe_divide
-from .kinked import KinkedSpectra
 from .nodes import BLOCK, TERMS
-from .spectrum import SmoothSpectra
+from .spectrum import AbstractSpectra, SmoothSpectra
 
 
 def table_indices(order: int) -> tuple[tuple[int, int], ...]:
@@ -22,15 +23,15 @@ def table_indices(order: int) -> tuple[tuple[int, int], ...]:
 
 
 def sum_series(
-    kind: type[SmoothSpectra] | type[KinkedSpectra],
+    kind: Callable[[Any, Array, int], AbstractSpectra],
     order: int,
-    activation,
-    a,
-    b,
-    c,
+    activation: AbstractActivation,
+    a: Float[Array, " n"],
+    b: Float[Array, " m"],
+    c: Float[Array, "n m"],
     *,
     adaptive: bool = True,
-):
+) -> tuple[Float[Array, "entry n m"], Float[Array, "entry n m"], Float[Array, "entry n m"]]:
     """The table, an error estimate of the same shape, and the part of it that is due to the series' end,
     relative to the moment's natural scale.
 
@@ -55,16 +56,16 @@ def sum_series(
     settled = known & (gap <= 256 * eps)
     slowest = jnp.max(jnp.where(settled, 0, size), axis=(1, 2), initial=0)
 
-    def remainder(state, size):
+    def remainder(state: Series, size: Float[Array, " entry"]) -> Float[Array, " entry"]:
         """Of the least favourable pair with |corr| <= size, relative to its natural scale."""
         shares = _share_left(rows, state.rows, i, size) * _share_left(columns, state.columns, j, size)
         return size ** (BLOCK * state.blocks) * shares
 
-    def unfinished(state):
+    def unfinished(state: Series) -> Bool[Array, ""]:
         # One answer for a whole batch under vmap, so that the block's index stays one number.
         return (state.blocks < TERMS // BLOCK) & unvmap_any(remainder(state, slowest) > 64 * eps)
 
-    def add_block(state):
+    def add_block(state: Series) -> Series:
         s, t = rows.block(state.blocks), columns.block(state.blocks)
         even, odd = (_outer(s[i][..., p::2], t[j][..., p::2]) for p in (0, 1))
         return Series(
@@ -88,7 +89,7 @@ def sum_series(
     even, odd = (rows.gram - state.rows.gram)[:, i, j][..., None]
     at_equal = even + sign * odd
 
-    def at_parallel():
+    def at_parallel() -> Float[Array, "entry n m"]:
         even, odd = rows.parallel(columns, i, j)
         return jnp.where(equal, at_equal, even + sign * odd - state.parallel)
 
@@ -119,16 +120,16 @@ def remaining_share(
     `enough` for all inputs that matter, or else the number of orders."""
     energy = _squares(spectra.gram)
 
-    def left(taken):
+    def left(taken: Float[Array, "derivative n"]) -> Float[Array, " n"]:
         share = safe_divide(jnp.abs(energy - taken), energy)
         return jnp.max(share, axis=0)
 
-    def unfinished(state):
+    def unfinished(state: tuple[Array, Array]) -> Bool[Array, ""]:
         blocks, taken = state
         some = jnp.any(matters & (left(taken) > enough))
         return (blocks < TERMS // BLOCK) & unvmap_any(some)
 
-    def add_block(state):
+    def add_block(state: tuple[Array, Array]) -> tuple[Array, Array]:
         blocks, taken = state
         return blocks + 1, taken + jnp.sum(spectra.block(blocks) ** 2, axis=-1)
 
@@ -156,10 +157,14 @@ class Series(NamedTuple):
     columns: Sums
 
 
-def _horner(s, t, corr):
+def _horner(
+    s: Float[Array, "entry n term"], t: Float[Array, "entry m term"], corr: Float[Array, "n m"]
+) -> Float[Array, "entry n m"]:
     """sum_m s[e, a, m] t[e, b, m] corr[a, b]^m over one block."""
 
-    def step(total, coefficients):
+    def step(
+        total: Float[Array, "entry n m"], coefficients: tuple[Array, Array]
+    ) -> tuple[Float[Array, "entry n m"], None]:
         s, t = coefficients
         return total * corr[None] + s[:, :, None] * t[:, None, :], None
 
@@ -168,22 +173,24 @@ def _horner(s, t, corr):
     return jax.lax.scan(step, zeros, highest_first, unroll=16)[0]
 
 
-def _nothing(spectra) -> Sums:
+def _nothing(spectra: AbstractSpectra) -> Sums:
     start = jnp.full_like(spectra.ceiling, jnp.inf)
     return Sums(jnp.zeros_like(spectra.gram), start, jnp.zeros((), start.dtype))
 
 
-def _take(sums: Sums, s) -> Sums:
+def _take(sums: Sums, s: Float[Array, "derivative n term"]) -> Sums:
     gram = jnp.stack([jnp.einsum("iax,jax->ija", s[..., p::2], s[..., p::2]) for p in (0, 1)])
     return Sums(sums.gram + gram, jnp.max(jnp.abs(s), axis=-1), sums.orders + BLOCK)
 
 
-def _squares(gram):
+def _squares(gram: Float[Array, "parity derivative derivative n"]) -> Float[Array, "derivative n"]:
     """E[(sigma^(i))^2], from its parities."""
     return jnp.einsum("piia->ia", gram)
 
 
-def _tail(spectra, sums: Sums, order, size):
+def _tail(
+    spectra: AbstractSpectra, sums: Sums, order: np.ndarray, size: Float[Array, "entry ..."]
+) -> Float[Array, "entry n m"]:
     """sum of (s_m^(order))^2 |corr|^m over the m not summed, divided by |corr|^M. (entry, n, m).
 
     Parseval's sum where it is finite; else from the last block's largest coefficient, which grows on
@@ -196,7 +203,9 @@ def _tail(spectra, sums: Sums, order, size):
     return jnp.where(jnp.isfinite(left), jnp.abs(left), jnp.where(peak > 0, geometric, 0))
 
 
-def _energy(spectra, sums: Sums, order, size):
+def _energy(
+    spectra: AbstractSpectra, sums: Sums, order: np.ndarray, size: Float[Array, "entry n m"]
+) -> Float[Array, "entry n m"]:
     """sum of (s_m^(order))^2 |corr|^m over all m, or a bound of it. (entry, n, m)."""
     del sums
     energy, ceiling = _squares(spectra.gram)[order][..., None], spectra.ceiling[order][..., None]
@@ -204,7 +213,9 @@ def _energy(spectra, sums: Sums, order, size):
     return jnp.where(jnp.isfinite(energy), energy, ceiling / (1 - size) ** power)
 
 
-def _share_left(spectra, sums: Sums, order, size):
+def _share_left(
+    spectra: AbstractSpectra, sums: Sums, order: np.ndarray, size: Float[Array, " entry"]
+) -> Float[Array, " entry"]:
     """sqrt of what is left of sum_m (s_m^(order))^2, relative to it: the worst input. (entry,)."""
     tail = _tail(spectra, sums, order, size[:, None, None])[..., 0]
     energy, taken = _squares(spectra.gram)[order], _squares(sums.gram)[order]

@@ -5,6 +5,7 @@ of the same kind.
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -45,21 +46,27 @@ def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factor
     return Estimate(value, error + 64 * jnp.finfo(q.dtype).eps * jnp.abs(jax.lax.stop_gradient(value)))
 
 
-def _product(factors: Factors, activation: AbstractActivation, x: Float[Array, "*shape"]):
+def _product(
+    factors: Factors, activation: AbstractActivation, x: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     towers = derivatives(activation, x, max(factors))
     return math.prod((towers[k] for k in factors[1:]), start=towers[factors[0]])
 
 
 @eqx.filter_jit
-def _moment(factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]):
+def _moment(
+    factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]
+) -> Float[Array, " n"]:
     return _bind(factors, activation, q)
 
 
-def _value(factors: Factors, activation: AbstractActivation, q):
+def _value(factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]) -> Float[Array, " n"]:
     return _adapted(factors, activation, q)[0]
 
 
-def _derivative(primals, tangents):
+def _derivative(
+    primals: tuple[Factors, AbstractActivation, Array], tangents: tuple[Any, Any, Array | None]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     factors, activation, q = primals
     _, activation_dot, q_dot = tangents
     value = _moment(factors, activation, q)
@@ -90,25 +97,31 @@ def _second_derivative(factors: Factors) -> dict[Factors, int]:
     return once
 
 
-def _at(factors: Factors, activation, q, z):
+def _at(
+    factors: Factors, activation: AbstractActivation, q: Float[Array, " n"], z: Float[Array, "node n"]
+) -> Float[Array, "node n"]:
     return _product(factors, activation, jnp.sqrt(q)[None, :] * z)
 
 
-def _adapted(factors: Factors, activation: AbstractActivation, q):
+def _adapted(
+    factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     value, error = adapted_average(
         lambda z: [_at(factors, activation, q, z)], _concentration(activation, q)
     )
     return value[0], error[0]
 
 
-def _concentration(activation: AbstractActivation, q):
+def _concentration(activation: AbstractActivation, q: Float[Array, " n"]) -> Float[Array, " n"]:
     if isinstance(activation, AbstractSmoothActivation):
         return concentration(activation, q)
     # Closed forms are of functions whose features are of order one, next to the origin.
     return jnp.minimum(0.1, 0.25 / jnp.sqrt(jnp.maximum(q, 1)))
 
 
-def _homogeneous(factors: Factors, activation: AbstractHomogeneousActivation, q):
+def _homogeneous(
+    factors: Factors, activation: AbstractHomogeneousActivation, q: Float[Array, " n"]
+) -> Float[Array, " n"]:
     """E over both half lines, E|x|^m = (2 q)^(m/2) Gamma((m + 1)/2) / sqrt(pi)."""
     _refuse_jumps(factors)
     negative, positive = activation.slopes
@@ -121,8 +134,13 @@ def _homogeneous(factors: Factors, activation: AbstractHomogeneousActivation, q)
 
 
 def _kinked(
-    factors: Factors, activation: AbstractKinkedActivation, q, *, finer: bool = False, size: bool = False
-):
+    factors: Factors,
+    activation: AbstractKinkedActivation,
+    q: Float[Array, " n"],
+    *,
+    finer: bool = False,
+    size: bool = False,
+) -> Float[Array, " n"]:
     """On panels between the kinks, whose ends move with the variance: so do derivatives."""
     _refuse_jumps(factors)
     root = jnp.sqrt(jnp.where(q > 0, q, 1))

@@ -13,7 +13,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from .._activation.base import AbstractActivation, derivatives
 from .nodes import BLOCK, spectral_matrix, spectral_rule
@@ -34,11 +35,13 @@ class AbstractSpectra(eqx.Module):
     relative_error: eqx.AbstractVar[Float[Array, "derivative n"]]
 
     @abc.abstractmethod
-    def block(self, index) -> Float[Array, "derivative n block"]:
+    def block(self, index: Int[Array, ""]) -> Float[Array, "derivative n block"]:
         """Coefficients of orders index * BLOCK, ..., (index + 1) * BLOCK - 1."""
 
     @abc.abstractmethod
-    def parallel(self, other, i: np.ndarray, j: np.ndarray) -> Float[Array, "parity entry n m"]:
+    def parallel(
+        self, other: "AbstractSpectra", i: np.ndarray, j: np.ndarray
+    ) -> Float[Array, "parity entry n m"]:
         """E[sigma^(i)(sqrt(a) z) sigma^(j)(sqrt(b) z)] of the even parts and of the odd parts, where
         `gram` is known."""
 
@@ -56,7 +59,7 @@ class SmoothSpectra(AbstractSpectra):
     ceiling: Float[Array, "derivative n"]
     relative_error: Float[Array, "derivative n"]
 
-    def __init__(self, activation: AbstractActivation, q: Float[Array, " n"], order: int):
+    def __init__(self, activation: AbstractActivation, q: Float[Array, " n"], order: int) -> None:
         z = jnp.asarray(spectral_rule().nodes, q.dtype)
         self.values = derivatives(activation, jnp.sqrt(q)[:, None] * z[None, :], order)
         self.parts = parity_parts(self.values)
@@ -64,17 +67,19 @@ class SmoothSpectra(AbstractSpectra):
         self.ceiling = jnp.full((order + 1, q.shape[0]), jnp.inf, q.dtype)
         self.relative_error = _smooth_error(activation, self.values, q)
 
-    def block(self, index) -> Float[Array, "derivative n block"]:
+    def block(self, index: Int[Array, ""]) -> Float[Array, "derivative n block"]:
         matrix = jnp.asarray(spectral_matrix(), self.values.dtype)
         return self.values @ jax.lax.dynamic_slice_in_dim(matrix, index * BLOCK, BLOCK).T
 
-    def parallel(self, other, i, j):
+    def parallel(
+        self, other: "SmoothSpectra", i: np.ndarray, j: np.ndarray
+    ) -> Float[Array, "parity entry n m"]:
         weights = _half_weights(self.values.dtype)
         return jnp.einsum(
             "peax,pebx->peab", weights[None, None, None] * self.parts[:, i], other.parts[:, j]
         )
 
-    def cusp(self, gap):
+    def cusp(self, gap: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 1e4 * gap
 
 
@@ -82,7 +87,7 @@ def trapezoid(
     values: Float[Array, "*rest node"],
     rule_weights: np.ndarray,
     sizes: Float[Array, "*rest node"] | None = None,
-):
+) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
     """The integral and an estimate of its error, from every second and every fourth node.
 
     `sizes` are those of the terms that the values are sums of, which they round like.
@@ -109,7 +114,7 @@ def parity_parts(values: Float[Array, "*rest node"]) -> Float[Array, "2 *rest ha
     return jnp.stack([(right + left) / 2, (right - left) / 2])
 
 
-def _half_weights(dtype) -> Float[Array, " half"]:
+def _half_weights(dtype: DTypeLike) -> Float[Array, " half"]:
     return jnp.asarray(spectral_rule().half().weights, dtype)
 
 

@@ -6,11 +6,13 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from .._activation.base import (
@@ -18,6 +20,7 @@ from .._activation.base import (
     AbstractAutonomousActivation,
     AbstractKinkedActivation,
     AbstractOddActivation,
+    AbstractSmoothActivation,
     AbstractStraightActivation,
     derivatives,
 )
@@ -30,16 +33,21 @@ from .nodes import Rule, line_rule, monotone_rule
 from .primitive import with_derivative
 from .spectrum import trapezoid
 
+#: E[sigma^2] and its derivatives by the variances, or errors of them.
+Ladder: TypeAlias = Float[Array, "derivative n"]
+#: Functions of the same points, in a list.
+Integrands: TypeAlias = Callable[[Array], list[Array]]
+
 
 @eqx.filter_jit
-def variance_ladder(
-    order: int, activation: AbstractActivation, q: Float[Array, " n"]
-) -> Float[Array, "derivative n"]:
+def variance_ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]) -> Ladder:
     """E[sigma^2] and its first `order` derivatives with respect to the variance q."""
     return _bind_ladder(order, activation, q)
 
 
-def _ladder_derivative(primals, tangents):
+def _ladder_derivative(
+    primals: tuple[int, AbstractActivation, Array], tangents: tuple[None, Any, Array | None]
+) -> tuple[Ladder, Ladder]:
     order, activation, q = primals
     _, activation_dot, q_dot = tangents
     ladder = variance_ladder(order if q_dot is None else order + 1, activation, q)
@@ -57,13 +65,13 @@ _bind_ladder = with_derivative("ladder", lambda *args: _ladder(*args), _ladder_d
 @eqx.filter_jit
 def _ladder(
     order: int, activation: AbstractActivation, q: Float[Array, " n"], *, doubling: bool = True
-) -> Float[Array, "derivative n"]:
+) -> Ladder:
     """The ladder by itself: all that networks need, and so the most frequent quadrature of all."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)[0]
     integrands = _integrands(order, activation)
 
-    def ordinary(q):
+    def ordinary(q: Float[Array, " n"]) -> Ladder:
         root = jnp.sqrt(q)
         return _sum_over_nodes(lambda z: integrands(root * z), _rule(activation), q.dtype)
 
@@ -72,9 +80,9 @@ def _ladder(
         series = large_variance_ladder(order, activation, q)
         return jnp.where(large[None, :], series, ordinary(jnp.where(large, 1, q)))
 
-    def adapted(q):
+    def adapted(q: Float[Array, " n"]) -> Ladder:
         if doubling:
-            return _integrate_on_adapted_nodes(order, activation, q)[0]
+            return _integrate_on_adapted_nodes(order, activation, q)[0]  # pyright: ignore
         function = lambda z: integrands(jnp.sqrt(q)[None, :] * z)
         return fixed_average(function, concentration(as_constant(activation), q))
 
@@ -88,7 +96,9 @@ def _usual(activation: AbstractActivation, q: Float[Array, " n"]) -> Bool[Array,
 
 
 @eqx.filter_jit
-def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array, " n"]):
+def integrate_ladder(
+    order: int, activation: AbstractActivation, q: Float[Array, " n"]
+) -> tuple[Ladder, Ladder]:
     """The ladder and an error estimate of the same shape."""
     if isinstance(activation, AbstractKinkedActivation):
         return _kinked_ladder(order, activation, q)
@@ -106,7 +116,9 @@ def integrate_ladder(order: int, activation: AbstractActivation, q: Float[Array,
     return by_range(_usual(activation, q), ordinary, adapted, q)
 
 
-def _integrate_on_adapted_nodes(order: int, activation, q: Float[Array, " n"]):
+def _integrate_on_adapted_nodes(
+    order: int, activation: AbstractSmoothActivation, q: Float[Array, " n"]
+) -> tuple[Ladder, Ladder]:
     """E[f^(2r)] also as E[f' He_{2r-1}(z)] / q^(r - 1/2), by parts: at large variance the former
     cancels, all but 1/q of it, where f' is all that matters; the latter where f' grows. The one with
     the smaller error."""
@@ -114,7 +126,7 @@ def _integrate_on_adapted_nodes(order: int, activation, q: Float[Array, " n"]):
     slope = lambda x: jax.jvp(lambda x: activation(x) ** 2, (x,), (jnp.ones_like(x),))[1]
     inverse = jnp.where(root > 0, 1 / jnp.where(root > 0, root, 1), jnp.nan)
 
-    def function(z):
+    def function(z: Float[Array, "node n"]) -> list[Array]:
         x = root[None, :] * z
         # He_{k+1}(z) / s^k = (x / s^2) He_k / s^{k-1} - k / s^2 He_{k-1} / s^{k-2}, s^2 = q.
         before, scaled, by_parts = jnp.ones_like(z), inverse[None, :] * z, []
@@ -136,7 +148,9 @@ def _integrate_on_adapted_nodes(order: int, activation, q: Float[Array, " n"]):
     )
 
 
-def _integrate_on_fixed_nodes(order: int, activation, q: Float[Array, " n"]):
+def _integrate_on_fixed_nodes(
+    order: int, activation: AbstractActivation, q: Float[Array, " n"]
+) -> tuple[Ladder, Ladder]:
     rule = _rule(activation)
     x = jnp.sqrt(q)[:, None] * jnp.asarray(rule.nodes, q.dtype)[None, :]
     values = jnp.stack(_integrands(order, activation)(x))
@@ -155,7 +169,7 @@ def _rule(activation: AbstractActivation) -> Rule:
     return rule.half() if isinstance(activation, AbstractOddActivation) else rule
 
 
-def _integrands(order: int, activation: AbstractActivation) -> Callable[[Array], list[Array]]:
+def _integrands(order: int, activation: AbstractActivation) -> Integrands:
     """x -> f^(2r) / 2^r, f = sigma^2, r = 0..order: their averages are the ladder."""
     if isinstance(activation, AbstractAutonomousActivation):
         # Polynomials in sigma: a third of the work of differentiating, a smaller program.
@@ -184,7 +198,7 @@ def _in_sigma(sigma: Array, rate: np.ndarray, rows: list[np.ndarray]) -> list[Ar
     """sigma^2, and the products of a polynomial in sigma with others."""
     power = functools.cache(lambda k: sigma**k)
 
-    def polynomial(coefficients):
+    def polynomial(coefficients: np.ndarray) -> Array:
         constant, *rest = coefficients.tolist()
         total = jnp.full_like(sigma, constant)
         return sum((c * power(k) for k, c in enumerate(rest, 1) if c), total)
@@ -193,7 +207,7 @@ def _in_sigma(sigma: Array, rate: np.ndarray, rows: list[np.ndarray]) -> list[Ar
     return [power(2), *(slope * polynomial(row) for row in rows)]
 
 
-def _sum_over_nodes(function, rule: Rule, dtype) -> Array:
+def _sum_over_nodes(function: Integrands, rule: Rule, dtype: DTypeLike) -> Array:
     """sum_i w_i f_j(z_i), stacked, for a function that gives the list of the f_j.
 
     On CPUs one node after the other, which keeps all but the sums in registers; elsewhere all at once.
@@ -204,19 +218,25 @@ def _sum_over_nodes(function, rule: Rule, dtype) -> Array:
     return jax.lax.platform_dependent(nodes, weights, **ways)
 
 
-def sum_in_turn(function, nodes: Float[Array, " node"], weights: Float[Array, " node"]) -> Array:
+def sum_in_turn(
+    function: Integrands, nodes: Float[Array, " node"], weights: Float[Array, " node"]
+) -> Array:
     """`_sum_over_nodes` in a loop."""
     step = lambda totals, x: ([t + x[1] * f for t, f in zip(totals, function(x[0]))], None)
     start = [jnp.zeros(f.shape, f.dtype) for f in jax.eval_shape(function, nodes[0])]
     return jnp.stack(jax.lax.scan(step, start, (nodes, weights))[0])
 
 
-def sum_at_once(function, nodes: Float[Array, " node"], weights: Float[Array, " node"]) -> Array:
+def sum_at_once(
+    function: Integrands, nodes: Float[Array, " node"], weights: Float[Array, " node"]
+) -> Array:
     """`_sum_over_nodes` as a product of arrays."""
     return jnp.tensordot(weights, jnp.stack(jax.vmap(function)(nodes), 1), 1)
 
 
-def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Array, "derivative n"], q):
+def _by_parts_gap(
+    rule: Rule, values: Float[Array, "n node"], ladder: Ladder, q: Float[Array, " n"]
+) -> Ladder:
     """By how much E[f^(2r)] and E[f He_2r] / q^r, over 2^r, differ: the delta functions of kinks not
     declared."""
     eps = jnp.finfo(q.dtype).eps
@@ -229,7 +249,9 @@ def _by_parts_gap(rule: Rule, values: Float[Array, "n node"], ladder: Float[Arra
     return jnp.where(gap > 0, 4 * gap / jnp.where(powers > 0, powers, 1), 0)
 
 
-def _kinked_ladder(order, activation, q):
+def _kinked_ladder(
+    order: int, activation: AbstractKinkedActivation, q: Float[Array, " n"]
+) -> tuple[Ladder, Ladder]:
     """E[f^(2r)] = sqrt((2r)!) E[f h_2r] / q^r, which names no delta function."""
     positive = jnp.where(q > 0, q, jnp.finfo(q.dtype).tiny)
     z, weights = kinked_rule(activation.kinks, jnp.sqrt(positive)[:, None])

@@ -1,9 +1,13 @@
 """Validity of kernels: covariances, judged at unit diagonal."""
 
+from types import ModuleType
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._support.checks import as_real_array, is_concrete, refuse_where
@@ -77,7 +81,9 @@ def checked_entries(kernel: RealLike | Block, name: str = "kernel") -> Float[Arr
     return refuse_where(found, _beyond(*jax.lax.stop_gradient(parts), xp=jnp), message)
 
 
-def _beyond(row, column, cross, *, xp):
+def _beyond(
+    row: Array | np.ndarray, column: Array | np.ndarray, cross: Array | np.ndarray, *, xp: ModuleType
+) -> Any:
     """Whether a block is no covariance."""
     root = lambda x: xp.sqrt(xp.where(x > 0, x, 0))
     slack, tiny = 64 * float(jnp.finfo(cross.dtype).eps), float(jnp.finfo(cross.dtype).tiny)
@@ -91,13 +97,15 @@ def _beyond(row, column, cross, *, xp):
     return ~finite | xp.any(large) | xp.any(row < 0) | xp.any(column < 0)
 
 
-def _slack(n: int, dtype) -> float:
+def _slack(n: int, dtype: DTypeLike) -> float:
     """Rounding errors of eigenvalues at unit diagonal: entries are sums of products over features, wrong
     by some eps (64 leaves room for thousands of features), eigenvalues by n times as much."""
     return 64 * n * float(jnp.finfo(dtype).eps)
 
 
-def _at_unit_diagonal(kernel, xp, slack: float, tiny: float):
+def _at_unit_diagonal(
+    kernel: Array | np.ndarray, xp: ModuleType, slack: float, tiny: float
+) -> tuple[Any, Any]:
     """K_ab / sqrt(K_aa K_bb), infinite where a zero variance has a covariance, and the `slack` of each
     entry. Divided by one root after the other: products of variances overflow."""
     root = xp.sqrt(xp.where(xp.diagonal(kernel) > 0, xp.diagonal(kernel), 0))

@@ -1,10 +1,13 @@
 """A function over many elements with bounded memory."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def map_in_chunks(function, inputs, size: int):
+def map_in_chunks(function: Callable[[Any], Any], inputs: Any, size: int) -> Any:
     """`function` over the leading axis, vectorised in chunks: bounded memory, compiled once.
 
     The last chunk is padded with copies of the last element (`jax.lax.map` with a batch size would

@@ -32,7 +32,7 @@ def rounds(
 
 
 @eqx.filter_jit
-def _round(function: Callable[[Any, jax.Array], Any], common: Any, inputs: jax.Array, mesh: Mesh):
+def _round(function: Callable[[Any, jax.Array], Any], common: Any, inputs: jax.Array, mesh: Mesh) -> Any:
     arrays, static = eqx.partition(common, eqx.is_array)
     one_share = lambda arrays, inputs: function(eqx.combine(arrays, static), inputs)
     specs = {"in_specs": (_SHARED, _APART), "out_specs": _APART}

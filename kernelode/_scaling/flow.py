@@ -39,13 +39,15 @@ class FlowOptimum(NamedTuple):
     increasing: Array
 
 
-def height_and_drift(network: AbstractResidualNetwork):
+def height_and_drift(
+    network: AbstractResidualNetwork,
+) -> Callable[[Array], tuple[Array, Array]]:
     """k -> (F, Q) of a variance, elementwise. They go together: a derivative of one is then one of the
     other, and expectations that both need are evaluated once."""
 
     of_flow = flow_drift(network)
 
-    def both(k):
+    def both(k: Array) -> tuple[Array, Array]:
         drift, _ = gain(of_flow, Variances(k))
         _, read_out_slope = gain(network.read_out, Variances(k))
         return jnp.log(jnp.abs(read_out_slope)) + jnp.log(jnp.abs(drift.values)), drift.values
@@ -109,7 +111,7 @@ def diagonal_flow_optimum(
     return FlowOptimum(time, correction, kernel, interior, decreasing, increasing)
 
 
-def _highest(before: Array, after: Array, rise: Array, fall: Array):
+def _highest(before: Array, after: Array, rise: Array, fall: Array) -> Array:
     """Where on [0, 1] the cubic with these values and slopes at the ends has its maximum; in the middle
     if the slopes do not say that it has one."""
     turns = (rise > 0) & (fall < 0)
@@ -119,13 +121,13 @@ def _highest(before: Array, after: Array, rise: Array, fall: Array):
     return jnp.where(turns, rise / (jnp.sqrt(square**2 - 3 * cubic * rise) - square), 0.5)
 
 
-def _slope_at_distance(v: Array, args: Any):
+def _slope_at_distance(v: Array, args: Any) -> Array:
     """dF/dv at K = K0 + exp(v)."""
     network, q = args
     return slope(lambda v: height_and_drift(network)(q + jnp.exp(v))[0])(v)
 
 
-def _passage_time(drift: Callable[..., Any], first: Array, last: Array, value: Array, rate: Any):
+def _passage_time(drift: Callable[..., Any], first: Array, last: Array, value: Array, rate: Any) -> Array:
     """int dK / Q(K) by Gauss-Legendre in log(K + shift), in which growth is nearly uniform; `value` and
     `rate` are Q and dQ/dK at `first`."""
     growing = rate > 0

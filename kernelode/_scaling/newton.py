@@ -26,7 +26,7 @@ class Search(NamedTuple):
     iterations: Array
 
 
-def slope_and_curvature(function: Callable[..., Any]):
+def slope_and_curvature(function: Callable[..., Any]) -> Callable[[Array], Any]:
     """u -> (f'(u), f''(u)), by JAX."""
     return value_and_slope(slope(function))
 
@@ -149,7 +149,7 @@ def implicit(
 
 
 @implicit.def_jvp
-def _(primals: Any, tangents: Any):
+def _(primals: Any, tangents: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
     function, position, interior, args = primals
     _, _, _, args_dot = tangents
     root = implicit(function, position, interior, args)
@@ -159,14 +159,14 @@ def _(primals: Any, tangents: Any):
 
 
 @eqx.filter_custom_jvp
-def known(function: Callable[..., Any], value: Any, args: Any):
+def known(function: Callable[..., Any], value: Any, args: Any) -> Any:
     """`value`, which is function(*args) and need not be evaluated again, with its derivatives."""
     del function, args
     return value
 
 
 @known.def_jvp
-def _(primals: Any, tangents: Any):
+def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
     function, value, args = primals
     _, _, args_dot = tangents
     return known(function, value, args), eqx.filter_jvp(function, args, args_dot)[1]

@@ -25,7 +25,7 @@ def gain(function: Callable[..., Any], kernel: Kernel) -> tuple[Kernel, Array]:
     return image, tangent.entries
 
 
-def flow_drift(network: AbstractResidualNetwork):
+def flow_drift(network: AbstractResidualNetwork) -> Callable[[Any], Any]:
     """The drift of the network's flow."""
     layer = network.flow_layer()
     return lambda kernel: network.drift(kernel, layer)
@@ -55,12 +55,12 @@ def log_response(
     return total + jnp.log(jnp.abs(factor)), sign * jnp.sign(factor)
 
 
-def value_and_slope(function: Callable[..., Any]):
+def value_and_slope(function: Callable[..., Any]) -> Callable[[Array], Any]:
     """A function of one number and its derivative (of any array, for elementwise functions)."""
     return lambda u: jax.jvp(function, (u,), (jnp.ones_like(u),))
 
 
-def slope(function: Callable[..., Any]):
+def slope(function: Callable[..., Any]) -> Callable[[Array], Any]:
     """The derivative alone."""
     return lambda u: value_and_slope(function)(u)[1]
 

@@ -123,7 +123,7 @@ def _accurate(found: ScaleEstimate, error: Float[Array, ""]) -> ScaleEstimate:
     return eqx.tree_at(lambda x: x.status, found, status)
 
 
-def _limits(network: AbstractResidualNetwork, unit: Any):
+def _limits(network: AbstractResidualNetwork, unit: Any) -> tuple[Array, Array]:
     low, high = _LIMITS
     return (
         jnp.log(low * unit / network.depth) / 2,
@@ -154,11 +154,13 @@ def _diagonal_element(network: AbstractResidualNetwork, q: Float[Array, ""]) -> 
     return _finish(network, Variances(q), search, at_end)
 
 
-def _derivatives(function: Callable[..., Any]):
+def _derivatives(
+    function: Callable[..., Any],
+) -> Callable[[Array], tuple[Array, Array, Array, Array]]:
     """For `maximise`, of u -> (log |chi_out|, sign): f', f'', the height that Newton's step from there
     will reach, and the sign."""
 
-    def derivatives(u):
+    def derivatives(u: Array) -> tuple[Array, Array, Array, Array]:
         ((height, sign), (g, _)), (_, (h, _)) = value_and_slope(value_and_slope(function))(u)
         return g, h, height - g**2 / (2 * jnp.where(h == 0, 1, h)), sign
 
@@ -171,7 +173,7 @@ def _at(u: Array, network: AbstractResidualNetwork, kernel: Any) -> tuple[Array,
     return height.reshape(()), sign.reshape(())
 
 
-def _slope_at(u: Array, args: Any):
+def _slope_at(u: Array, args: Any) -> Array:
     """d log chi_out / d log rho."""
     return slope(lambda u: _at(u, *args)[0])(u)
 
@@ -209,7 +211,7 @@ def _all_pairs(network: AbstractResidualNetwork, kernel: Any) -> ScaleEstimate:
     return from_elements(found, kernel.shape[0])
 
 
-def _coarse_scan(network: AbstractResidualNetwork, kernel: Any):
+def _coarse_scan(network: AbstractResidualNetwork, kernel: Any) -> tuple[Array, Array, Array]:
     """Positions u = log rho, and log |chi_out| there and at rho = 0, for all pairs at once. The inputs'
     own expectations are shared between the pairs, which is what makes the scan cheap."""
     positions = jnp.log(scan_times(network, jnp.diagonal(kernel)) / network.depth) / 2

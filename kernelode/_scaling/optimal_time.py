@@ -21,7 +21,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.base import equal_blocks
@@ -29,14 +29,14 @@ from .._depth.arguments import check_diffrax
 from .._depth.sizes import check_optima
 from .._depth.solve import default_controller
 from .._expectation import gain_error, has_known_accuracy, tolerance
-from .._kernel import Block, Variances, checked_kernel
+from .._kernel import AbstractKernel, Block, Variances, checked_kernel
 from .._numerics.chunks import map_in_chunks
 from .._support.checks import flag
 from .._support.custom_types import RealLike
 from .._support.trees import as_constant, cast
 from .estimate import OptimalTime, TimeEstimate, statuses
 from .flow import diagonal_flow_optimum
-from .newton import best_interval, maximise, verdict
+from .newton import Search, best_interval, maximise, verdict
 from .objective import flow_drift, gain, log_read_out, scan_times
 from .optimal import check_residual
 from .pairs import from_elements, pair_block, pair_entries
@@ -106,7 +106,7 @@ def _diagonal_element(network: AbstractResidualNetwork, q: Array) -> TimeEstimat
     )
 
 
-def _inaccurate(network: AbstractResidualNetwork, *kernels) -> Array:
+def _inaccurate(network: AbstractResidualNetwork, *kernels: AbstractKernel) -> Array:
     """Whether an expectation at the start or at the optimum misses the tolerance."""
     if has_known_accuracy(network.activation):
         return jnp.zeros((), bool)
@@ -141,7 +141,7 @@ def _log_read_out(network: AbstractResidualNetwork, kernel: Block) -> Array:
     return log_read_out(network, kernel).reshape(())
 
 
-def _derivative(function: Callable[..., Any], at: Any, along: Any):
+def _derivative(function: Callable[..., Any], at: Any, along: Any) -> tuple[Any, Any]:
     return jax.jvp(function, (at,), (along,))
 
 
@@ -175,12 +175,14 @@ def _slope(network: AbstractResidualNetwork, kernel: Block) -> Array:
     return _growth(network, kernel) + _derivative(read_out, kernel, flow_drift(network)(kernel))[1]
 
 
-def _psi(network: AbstractResidualNetwork, t, y: _Flow) -> Array:
+def _psi(network: AbstractResidualNetwork, t: Float[Array, ""], y: _Flow) -> Array:
     read_out = lambda kernel: _log_read_out(network, kernel)
     return t * (_derivative(read_out, y.kernel, y.kernel_correction)[1] + y.log_correction)
 
 
-def _integrate(rate: Any, network: AbstractResidualNetwork, y: Any, t0, ts: Any, adjoint: Any) -> Any:
+def _integrate(
+    rate: Any, network: AbstractResidualNetwork, y: Any, t0: Float[Array, ""], ts: Any, adjoint: Any
+) -> Any:
     """dy/dt = rate(y, network) at `ts`, from `t0`."""
     return diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, network: rate(y, network)),  # pyright: ignore
@@ -199,7 +201,9 @@ def _integrate(rate: Any, network: AbstractResidualNetwork, y: Any, t0, ts: Any,
     ).ys  # pyright: ignore
 
 
-def _pair_element(network: AbstractResidualNetwork, pair: Any, times, adjoint: Any) -> TimeEstimate:
+def _pair_element(
+    network: AbstractResidualNetwork, pair: Any, times: Float[Array, " times"], adjoint: Any
+) -> TimeEstimate:
     frozen, fixed = as_constant((network, pair))
     forward = diffrax.ForwardMode()
     origin = _Leading(pair_block(fixed), jnp.zeros_like(fixed[0]))
@@ -209,7 +213,7 @@ def _pair_element(network: AbstractResidualNetwork, pair: Any, times, adjoint: A
     left = jnp.argmin(jnp.abs(jnp.log(times) - interval.low))
     at_left = jax.tree.map(lambda x: x[left], path)
 
-    def derivatives(v):
+    def derivatives(v: Array) -> tuple[Array, Array]:
         """Of log chi_out with respect to v = log t."""
         t = jnp.exp(v)
         until = jnp.maximum(t, times[left])[None]
@@ -231,7 +235,7 @@ def _pair_element(network: AbstractResidualNetwork, pair: Any, times, adjoint: A
 
 
 def _finish(
-    network: AbstractResidualNetwork, pair: Any, search, interval: Any, adjoint: Any
+    network: AbstractResidualNetwork, pair: Any, search: Search, interval: Any, adjoint: Any
 ) -> TimeEstimate:
     found = jnp.exp(search.position)
     kernel, zero = pair_block(pair), jnp.zeros_like(found)

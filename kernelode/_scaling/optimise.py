@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optimistix as optx
 from jaxtyping import Array, Float
@@ -28,7 +29,7 @@ from .._support.checks import (
 from .._support.custom_types import RealLike
 from .._support.results import RESULTS
 from .._support.show import Shown
-from .search import by_optax, by_optimistix, minimise
+from .search import Optimiser, Round, by_optax, by_optimistix, minimise
 
 
 class Optimum(Shown):
@@ -171,7 +172,7 @@ def _default_optimiser() -> optax.GradientTransformation:
     return optax.adam(0.1)  # one object, since optax's are compared by identity when compiled
 
 
-def _chosen_leaves(where, network) -> list[Array]:
+def _chosen_leaves(where: Callable[[Any], Any], network: AbstractArchitecture) -> list[Array]:
     """The leaves that `where` picks: floating-point arrays of the network."""
     try:
         leaves = jax.tree.leaves(where(network))
@@ -189,12 +190,14 @@ def _chosen_leaves(where, network) -> list[Array]:
     return leaves
 
 
-def _refuse_ill_posed(objective, network, leaves) -> None:
+def _refuse_ill_posed(
+    objective: Callable[[Any], Any], network: AbstractArchitecture, leaves: list[Array]
+) -> None:
     if not isinstance(objective, AbstractResponseObjective):
         return
     chose = lambda name: any(leaf is getattr(network, name, None) for leaf in leaves)
     residual = isinstance(network, AbstractResidualNetwork) and chose("residual_scale")
-    if residual and network.residual_scale.ndim == 1:
+    if residual and network.residual_scale.ndim == 1:  # pyright: ignore
         raise ValueError(
             "Maximising a response over all per-layer residual scales is ill-posed: one layer takes "
             "everything. Search one factor for a fixed profile: `optimal_residual_scale`, or a scalar "
@@ -219,24 +222,32 @@ def _refuse_ill_posed(objective, network, leaves) -> None:
         )
 
 
-def _coarser(*arrays: Array):
+def _coarser(*arrays: Array) -> np.dtype:
     """The dtype of the array with the largest rounding: what a search can tell apart."""
     return max((x.dtype for x in arrays), key=lambda dtype: float(jnp.finfo(dtype).eps))
 
 
 @eqx.filter_jit
 def _search(
-    search, objective, network, where, optimiser, positive, max_steps, tolerance, grad
+    search: Callable[..., Round],
+    objective: Callable[[Any], Any],
+    network: AbstractArchitecture,
+    where: Callable[[Any], Any],
+    optimiser: Optimiser,
+    positive: bool,
+    max_steps: int,
+    tolerance: Any,
+    grad: Callable[..., Any],
 ) -> Optimum:
     chosen = where(network)
     strong = lambda x: jnp.asarray(x, jnp.result_type(x))  # not weakly typed: a loop carries it
     start = jax.tree.map(lambda x: strong(jnp.log(x) if positive else x), chosen)
 
-    def place(y):
+    def place(y: Any) -> Any:
         values = jax.tree.map(jnp.exp, y) if positive else y
         return eqx.tree_at(where, network, values)
 
-    def cost(y):
+    def cost(y: Any) -> Float[Array, ""]:
         value = jnp.asarray(objective(place(y)))
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(

@@ -7,12 +7,15 @@ there; if it never rises again, the search has no answer.
 
 import functools
 import inspect
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+import optimistix as optx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._support.results import RESULTS, choose_result
@@ -56,9 +59,12 @@ class Ending(NamedTuple):
 
 #: Where a round ended, and how.
 Round = tuple[Any, Track, RESULTS]
+#: Of a position, a tree of arrays.
+Cost: TypeAlias = Callable[[Any], Array]
+Optimiser: TypeAlias = optax.GradientTransformation | optx.AbstractMinimiser[Any, Any, Any]
 
 
-def begin(start: Any, max_steps: int, dtype) -> Track:
+def begin(start: Any, max_steps: int, dtype: DTypeLike) -> Track:
     """Before the first step; `dtype` is that of the cost."""
     infinite, none = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
     return Track(
@@ -85,7 +91,14 @@ def observe(track: Track, y: Any, cost: Float[Array, ""]) -> Track:
 
 
 def minimise(
-    search, cost, start, optimiser, max_steps: int, tolerance, grad, logarithmic: bool
+    search: Callable[..., Round],
+    cost: Cost,
+    start: Any,
+    optimiser: Optimiser,
+    max_steps: int,
+    tolerance: Any,
+    grad: Callable[..., Any],
+    logarithmic: bool,
 ) -> Ending:
     """Rounds of a `search`, `by_optax` or `by_optimistix`, until one ends at a minimum, or fails.
 
@@ -124,7 +137,15 @@ def minimise(
     return jax.lax.while_loop(lambda carry: carry[1], round_, carry)[2]
 
 
-def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Round:
+def by_optax(
+    cost: Cost,
+    start: Any,
+    track: Track,
+    optimiser: optax.GradientTransformation,
+    max_steps: int,
+    tolerance: Any,
+    grad: Callable[..., Any],
+) -> Round:
     """Steps of an optax transformation until the gradient is small, or all of it is rounding."""
     optimiser = optax.with_extra_args_support(optimiser)
     dtype = jnp.result_type(*jax.tree.leaves(start))
@@ -159,7 +180,15 @@ def by_optax(cost, start, track: Track, optimiser, max_steps: int, tolerance, gr
     return _where(known, y, track.here), track, choose_result(known, result, RESULTS.nonfinite)
 
 
-def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, tolerance, grad) -> Round:
+def by_optimistix(
+    cost: Cost,
+    start: Any,
+    track: Track,
+    optimiser: optx.AbstractMinimiser[Any, Any, Any],
+    max_steps: int,
+    tolerance: Any,
+    grad: Callable[..., Any],
+) -> Round:
     """Steps of an optimistix minimiser until it has converged, or stands still: its tolerances may be
     below what rounding lets it reach."""
     del tolerance, grad  # a minimiser has its own
@@ -203,12 +232,21 @@ def by_optimistix(cost, start, track: Track, optimiser, max_steps: int, toleranc
     y, arrays, track, known = jax.lax.while_loop(unfinished, step, carry)
     done, result = end(y, arrays, track)
     state = eqx.combine(arrays, static)
-    last, _, _ = optimiser.postprocess(function, y, None, None, {}, state, tags, result)
+    last, _, _ = optimiser.postprocess(
+        function,
+        y,
+        None,
+        None,
+        {},
+        state,
+        tags,
+        result,  # pyright: ignore
+    )
     result = choose_result(done, result, RESULTS.nonlinear_max_steps_reached)
     return _where(known, last, track.here), track, choose_result(known, result, RESULTS.nonfinite)
 
 
-def _value_and_slope(cost, grad):
+def _value_and_slope(cost: Cost, grad: Callable[..., Any]) -> Callable[[Any], tuple[Array, Any]]:
     """y -> the cost and its gradient: by one evaluation if `grad` has `has_aux`, as those of JAX do."""
     if "has_aux" not in inspect.signature(grad).parameters:
         return lambda y: (cost(y), grad(cost)(y))
@@ -220,18 +258,18 @@ def _value_and_slope(cost, grad):
     return lambda y: grad(twice, has_aux=True)(y)[::-1]
 
 
-def _flat(cost):
+def _flat(cost: Array) -> Array:
     """The slope along which a step of sqrt(eps) changes the cost by rounding."""
     return float(jnp.finfo(cost.dtype).eps) ** 0.5 * (1 + jnp.abs(cost))
 
 
-def _largest(tree) -> Array:
+def _largest(tree: Any) -> Array:
     return jnp.max(jnp.array([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def _finite(tree) -> Array:
+def _finite(tree: Any) -> Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
-def _where(condition, yes, no):
+def _where(condition: Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), yes, no)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 #: The first look, in units of the coordinates (a thousandth of a parameter), and the last one: for
@@ -114,7 +115,12 @@ def _directions(way: Float[Array, " n"]) -> Float[Array, "m n"]:
     return jnp.concatenate([axes, along[None], jnp.ones((1, size), way.dtype)])
 
 
-def _look_along(height_and_rate, dtype, moving: Array, last: float) -> _Side:
+def _look_along(
+    height_and_rate: Callable[[Array], tuple[Array, Array]],
+    dtype: DTypeLike,
+    moving: Array,
+    last: float,
+) -> _Side:
     """One half-line, one look at a time; the first one at its start."""
 
     def unfinished(side):

@@ -81,27 +81,38 @@ def residual_scale_correction(
     return ScaleCorrection(infinite_width=best, correction=correction)
 
 
-def _read_out_moments(network, q, closure) -> tuple[Array, Array]:
+def _read_out_moments(
+    network: AbstractArchitecture, q: Float[Array, ""], closure: AbstractMomentClosure
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """K_out and K1_out of one input."""
     solution = propagate(network, q[None, None], closure=closure, layers=[network.depth], throw=False)
     moments = solution.read_out
     return moments.mean_kernel.reshape(()), moments.mean_correction.reshape(())
 
 
-def _both(network, q, closure) -> tuple[Array, Array]:
+def _both(
+    network: AbstractArchitecture, q: Float[Array, ""], closure: AbstractMomentClosure
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """chi_out and chi_1 of one input."""
     at = lambda q: _read_out_moments(network, q, closure)
     return jax.jvp(at, (q,), (jnp.ones_like(q),))[1]
 
 
 @eqx.filter_jit
-def _response_correction(network, variances, closure) -> ResponseCorrection:
+def _response_correction(
+    network: AbstractArchitecture, variances: Float[Array, " inputs"], closure: AbstractMomentClosure
+) -> ResponseCorrection:
     network, closure = cast((network, closure), variances.dtype)
     return ResponseCorrection(*jax.vmap(lambda q: _both(network, q, closure))(variances))
 
 
 @eqx.filter_jit
-def _scale_correction(network, variances, best: ScaleEstimate, closure) -> Float[Array, " inputs"]:
+def _scale_correction(
+    network: AbstractResidualNetwork,
+    variances: Float[Array, " inputs"],
+    best: ScaleEstimate,
+    closure: AbstractMomentClosure,
+) -> Float[Array, " inputs"]:
     network, closure = cast((network, closure), variances.dtype)
     profile = network.scale_profile()
 
