@@ -82,8 +82,8 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     shift, its covariance with itself and with the kernel, and the tensors F and B of Roberts, Yaida &
     Hanin (arXiv:2106.10165, chapter 8; arXiv:2508.11522), on all pairs of inputs.
 
-    Of feed-forward networks the covariances are exact; of residual networks, whose layers remember each
-    other, they are exact as `order` grows (docs/tangent_kernel.md). `Solution.tangent` has the
+    Exact of feed-forward networks, whatever the `order`; of residual networks, whose layers remember each
+    other, exact as it grows (docs/tangent_kernel.md). `Solution.tangent` has the
     `TangentMoments` of the saved depths, `Solution.read_out.tangent` those of the network's output.
 
     **Arguments**
@@ -129,12 +129,13 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     ) -> "TangentTower":
         self.base.prepare(network, kernel, ts)
         check_supported(network, GaussianRows())
-        if self.single_order is not None:
-            return self
-        own = max(self.order, SINGLE_ORDER) if ts is None else self.order
-        return TangentTower(
-            self.order, self.base.rates, self.base.tangent, terms=self.terms, single_order=own
-        )
+        order, own = self.order, self.single_order
+        if not isinstance(network, AbstractResidualNetwork):
+            order = own = 2  # nothing is remembered, and everything else is exact
+        elif own is None:
+            own = max(order, SINGLE_ORDER) if ts is None else order
+        rates, tangent = self.base.rates, self.base.tangent
+        return TangentTower(order, rates, tangent, terms=self.terms, single_order=own)
 
     def layers(self, network: AbstractArchitecture) -> RatedLayer:
         return self.base.layers(network)
