@@ -47,7 +47,9 @@ def of_pair(tensor, a, b):
 
 def check_tensors(case, found, expected, tolerance):
     """`expected`: v, d, a, f, b and the shifts of one layer, by those names."""
-    tangent, scale = found.tangent, lambda x: max(np.max(np.abs(x)), 1e-3)
+    tangent = found.tangent
+    largest = max(np.max(np.abs(value)) for value in expected.values())
+    scale = lambda x: max(np.max(np.abs(x)), largest / 10, 1e-3)
     close = lambda ours, theirs, name: (
         np.max(np.abs(np.asarray(ours) - theirs)) <= tolerance * scale(expected[name])
     )
@@ -85,7 +87,8 @@ def test_feed_forward(name):
     network = ko.MLP(sigma, len(widths) - 1, relative_width=widths, **variances)
     found = ko.propagate(network, kernel, closure=ko.TangentTower(8, rates, tangent)).moments
     for number, layer in enumerate(case["layers"]):
-        check_tensors(name, at(found, number), layer, 1e-11)
+        tensors = {key: layer[key] for key in ("kappa", "tau", *"vdafb")}
+        check_tensors(name, at(found, number), tensors, 1e-11)
 
 
 def stream(state, name, layer, alone):
@@ -97,13 +100,11 @@ def stream(state, name, layer, alone):
     return parts[name]
 
 
-@pytest.mark.parametrize(
-    "name", each(KIND["resnet"], "resnet_gelu_p1_skip", "resnet_gelu_p1", "resnet_sin_p2_variance")
-)
+@pytest.mark.parametrize("name", each(KIND["resnet"], "resnet_gelu_p1_skip", "resnet_sin_p2_variance"))
 def test_residual(name):
     """All tensors of the stream and of a read-out, by towers and by sums over two times.
 
-    The references with tensors truncate the noise, and say by how much."""
+    The references with tensors truncate the noise, and say how much their last orders changed."""
     case = REFERENCE[name]
     sigma, kernel, tangent, rates, variances = arguments(case)
     ends = dict(output_weight_variance=case["C_W"], output_bias_variance=case["C_b"])
@@ -120,7 +121,7 @@ def test_residual(name):
     solution = ko.propagate(network, kernel, closure=closure)
     found, out = solution.moments, solution.read_out
     changes = [case.get(f"change_from_order_minus_{k}", 0) for k in (8, 40)]
-    tolerance = max(1e-9, 3 * max(changes))
+    tolerance = max(1e-9, 10 * max(changes))
     for number, layer in enumerate(case["layers"]):
         shifts = {"kappa": layer["kappa_C"], "tau": layer["tau_C"]}
         check_tensors(name, at(found, number), shifts, tolerance)
@@ -137,11 +138,11 @@ def test_residual(name):
             assert np.max(np.abs(ours.ravel() - expected.ravel())) < tolerance * size
 
 
-@pytest.mark.parametrize("name", each(KIND["resnet_continuous"], "flow_sin_p2"))
+@pytest.mark.parametrize("name", each(KIND["resnet_continuous"]))
 def test_flow(name):
     case = REFERENCE[name]
     sigma, kernel, tangent, rates, variances = arguments(case)
-    closure = ko.TangentTower(12 if name == "flow_sin_p2" else 24, rates, tangent)
+    closure = ko.TangentTower(28, rates, tangent)
     solution = ko.solve_pairs(ko.ResNet(sigma, 1, **variances), kernel, case["t"], closure=closure)
     found = solution.moments
     change = max(case["change_from_order_minus_8"].values())
@@ -258,6 +259,7 @@ def test_tanh_at_criticality():
 RESIDUAL = dict(residual_scale=[0.5, 0.4], weight_variance=1.5, bias_variance=0.1)
 
 
+@pytest.mark.slow
 def test_the_kernel_is_that_of_the_wick_tower():
     network = ko.ResNet(ko.GELU(), 2, skip_scale=[1.0, 0.9], **RESIDUAL)
     ours = ko.propagate(network, KERNEL, closure=ko.TangentTower(8)).moments
@@ -266,6 +268,7 @@ def test_the_kernel_is_that_of_the_wick_tower():
         assert relative_error(getattr(ours, name), getattr(theirs, name)) < 1e-10, name
 
 
+@pytest.mark.slow
 def test_symmetries():
     """Exchanged inputs exchange their places; F and B have the symmetries of their indices; one input is
     that of its pairs."""
@@ -286,7 +289,7 @@ def test_symmetries():
     assert relative_error(moved.correction, t.correction[order][:, order]) < 1e-11
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("sign", [1.0, pytest.param(-1.0, marks=pytest.mark.slow)])
 def test_parallel_inputs(sign):
     """Equal inputs are one input; opposite ones of an odd activation too, but for signs."""
     sigma = ko.GELU() if sign > 0 else ko.Sin()
@@ -306,8 +309,9 @@ def test_parallel_inputs(sign):
         assert relative_error(block, getattr(t, name)[0, 0]) < 1e-9
 
 
+@pytest.mark.slow
 def test_truncation_is_bounded():
-    _check_bounds(ko.Erf(), jnp.array([[1.4, 0.7], [0.7, 1.0]]), [0.6, 0.5, 0.7], [1, 0.9, 1], 6, 24)
+    _check_bounds(ko.Erf(), jnp.array([[1.4, 0.7], [0.7, 1.0]]), [0.6, 0.5], [1.0, 0.9], 4, 16)
 
 
 @pytest.mark.slow
@@ -352,7 +356,12 @@ def check_bound(found, exact, value, error):
     assert np.all(difference <= getattr(found, error) + least + rounding), value
 
 
-@pytest.mark.parametrize("kind", ["layers", pytest.param("flow", marks=pytest.mark.slow)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "kind", ["mlp", pytest.param("layers", marks=SLOW), pytest.param("flow", marks=SLOW)]
+)
 def test_derivatives(kind):
     """By everything that is traced, beside finite differences."""
     weights = jnp.arange(16.0).reshape(2, 2, 2, 2) / 16
@@ -363,26 +372,34 @@ def test_derivatives(kind):
         rates = ko.LearningRates(1.1 + t, 0.3 - t, output_weight=0.8 + t)
         closure = ko.TangentTower(6, rates, single_order=8)
         kernel = KERNEL[:2, :2] + t * jnp.array([[0.2, 0.1], [0.1, 0.3]])
-        if kind == "layers":
+        if kind == "mlp":
+            network = ko.MLP(ko.Erf(), 2, **options)
+            found = ko.propagate(network, kernel, closure=closure, layers=[2], throw=False)
+        elif kind == "layers":
             network = ko.ResNet(ko.Erf(), 2, residual_scale=jnp.array([0.5, 0.4]) + t, **options)
             found = ko.propagate(network, kernel, closure=closure, layers=[2], throw=False)
         else:
             network = ko.ResNet(ko.Erf(), 1, **options)
             found = ko.solve(network, kernel, 0.3 + t, closure=closure, throw=False)
         out = found.read_out.tangent
-        shift = jnp.sum(out.correction * jnp.array([[1.0, 0.3], [0.3, 0.2]]))
+        shift = jnp.sum(out.correction[0] * jnp.array([[1.0, 0.3], [0.3, 0.2]]))
         return shift + jnp.sum(out.covariance) + jnp.sum(weights * (out.cross + out.exchange)[0, 0, 1])
 
     expected = central_difference(statistic, 0.0, 2e-3)
-    tolerance = 1e-7 if kind == "layers" else 1e-5
+    tolerance = 1e-5 if kind == "flow" else 1e-7
     assert abs(jax.grad(statistic)(0.0) - expected) < tolerance * abs(expected)
     if kind == "layers":
         many = jax.vmap(statistic)(jnp.array([0.0, 0.1]))
         np.testing.assert_allclose(many, [statistic(0.0), statistic(0.1)], rtol=1e-10)
 
 
-def test_float32():
-    network = ko.ResNet(ko.GELU(), 3, residual_scale=0.4, weight_variance=1.5, bias_variance=0.1)
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_float32(kind):
+    options = dict(weight_variance=1.5, bias_variance=0.1)
+    if kind == "mlp":
+        network = ko.MLP(ko.GELU(), 3, **options)
+    else:
+        network = ko.ResNet(ko.GELU(), 3, residual_scale=0.4, **options)
     of = lambda kernel: at(
         ko.propagate(network, kernel, closure=ko.TangentTower(6, single_order=12)).read_out, -1
     )
