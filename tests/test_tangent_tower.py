@@ -117,11 +117,11 @@ def test_residual(name):
         **ends,
     )
     alone = len(kernel) == 1
-    closure = ko.TangentTower(8 if alone else 24, rates, tangent, single_order=180 if alone else 40)
+    closure = ko.TangentTower(8 if alone else 32, rates, tangent, single_order=180 if alone else 40)
     solution = ko.propagate(network, kernel, closure=closure)
     found, out = solution.moments, solution.read_out
     changes = [case.get(f"change_from_order_minus_{k}", 0) for k in (8, 40)]
-    tolerance = max(1e-9, 10 * max(changes))
+    tolerance = max(1e-9, 3 * max(changes))
     for number, layer in enumerate(case["layers"]):
         shifts = {"kappa": layer["kappa_C"], "tau": layer["tau_C"]}
         check_tensors(name, at(found, number), shifts, tolerance)
@@ -309,6 +309,18 @@ def test_parallel_inputs(sign):
         assert relative_error(block, getattr(t, name)[0, 0]) < 1e-9
 
 
+def test_equal_inputs_of_a_kink():
+    """Are one input, and tell others the same."""
+    kernel = KERNEL[jnp.array([0, 0, 1])][:, jnp.array([0, 0, 1])]
+    network = ko.ResNet(ko.ReLU(), 2, **RESIDUAL)
+    t = at(ko.propagate(network, kernel, closure=ko.TangentTower(6), layers=[2]).read_out, 0).tangent
+    for name in ("correction", "covariance", "mixed", "cross", "exchange", "variance"):
+        value = getattr(t, name)
+        assert np.all(np.isfinite(value))
+        assert relative_error(value[0, 1], value[0, 0]) < 1e-10
+        assert relative_error(value[0, 2], value[1, 2]) < 1e-10
+
+
 @pytest.mark.slow
 def test_truncation_is_bounded():
     _check_bounds(ko.Erf(), jnp.array([[1.4, 0.7], [0.7, 1.0]]), [0.6, 0.5], [1.0, 0.9], 4, 16)
@@ -421,9 +433,9 @@ def test_what_is_refused():
         ko.TangentTower(4, terms=2000)
     with pytest.raises(ValueError, match="layers_per_block=2"):
         run(ko.ResNet(ko.Erf(), 2, layers_per_block=2), KERNEL)
-    with pytest.raises(Exception, match="inputs of positive variance"):
+    with pytest.raises(ValueError, match="inputs of positive variance"):
         run(network, jnp.array([[1.0, 0], [0, 0]]))
-    with pytest.raises(Exception, match="inputs that are not parallel"):
-        run(ko.ResNet(ko.ReLU(), 2, **RESIDUAL), jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match="inputs that are not parallel"):
+        run(ko.ResNet(ko.ReLU(), 2, **RESIDUAL), jnp.array([[1.0, 2.0], [2.0, 4.0]]))
     with pytest.raises(ValueError, match="`tangent` needs moments of the tangent kernel"):
         _ = ko.propagate(network, KERNEL, closure=ko.WickTower(4)).tangent

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._activation.base import AbstractActivation
+from .._activation.base import AbstractActivation, AbstractHomogeneousActivation
 from .._expectation.input_chaos import has_kinks
 from .._expectation.slopes import (
     FOURTH,
@@ -152,9 +152,11 @@ class PairFunctions(AbstractFunctions):
         qa, qb, c = entries
         here, p = frame(qa, qb, c, basis_floor(activation)), np.arange(top + 1)
         if has_kinks(activation):
-            # Parallel inputs have delta functions on their common kink: not known, and said so.
-            gap = here.gram[1, 1] * here.spread**2
-            here = eqx.tree_at(lambda x: x.spread, here, jnp.where(gap > 0, here.spread, jnp.nan))
+            # Parallel inputs have delta functions on their common kink: not known, and said so. Of equal
+            # ones the means are right, and all else is that of the input by itself.
+            equal, apart = equal_inputs(activation, qa, qb, c), here.gram[1, 1] * here.spread**2 > 0
+            spread = jnp.where(apart, here.spread, jnp.where(equal, 0, jnp.nan))
+            here = eqx.tree_at(lambda x: x.spread, here, spread)
         both = slope_coefficients(activation, x, y, qa, qb, here.corr, here.spread, top)
         ab, a_of_b, b_of_a, slopes = (by_degree(square, p, top + 1) for square in both)
         beside = jnp.zeros((top + 1, top), c.dtype)
@@ -193,6 +195,16 @@ class PairFunctions(AbstractFunctions):
 
     def fourth(self, factors):
         return self.fourths[_places(factors)]
+
+
+def equal_inputs(activation: AbstractActivation, qa: Array, qb: Array, c: Array) -> Array:
+    """Whether two inputs are the same, to the rounding that inputs count as parallel at, and their means
+    are known: of homogeneous activations, by the wedges."""
+    if not isinstance(activation, AbstractHomogeneousActivation):
+        return jnp.zeros(jnp.broadcast_shapes(qa.shape, qb.shape, c.shape), bool)
+    rounding = max(1e-12, 32 * jnp.finfo(c.dtype).eps)
+    near = lambda x: jnp.abs(x - qa) <= rounding * qa
+    return near(qb) & near(c)
 
 
 def _row(down: int, c: Float[Array, "functions degree"]) -> Array:

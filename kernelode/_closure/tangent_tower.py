@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.rates import LearningRates, RatedLayer
@@ -23,7 +23,7 @@ from .._expectation.slopes import (
     SingleSlopes,
     input_slopes,
     single_slopes,
-    slope_error,
+    slopes_error,
 )
 from .._kernel import input_pairs
 from .._numerics.chunks import map_in_chunks
@@ -33,7 +33,7 @@ from .base import AbstractPairClosure, AbstractTangentClosure, WidthMoments, che
 from .chaos_basis import basis_floor, degrees
 from .chaos_couplings import degree_step, top_degree
 from .singles import SINGLE_ORDER
-from .tangent_functions import PairFunctions, SingleFunctions
+from .tangent_functions import PairFunctions, SingleFunctions, equal_inputs
 from .tangent_kernel import TangentKernel
 from .tangent_layer import TangentLayer, tangent_layer
 from .tangent_moments import gather
@@ -97,7 +97,8 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     - `single_order`: the order for elements of inputs by themselves: by default 120 through layers and 40
         along a flow, or `order` if that is larger.
 
-    Inputs need a positive variance; those of an activation with kinks must not be parallel.
+    Inputs need a positive variance. Those of an activation with kinks must not be parallel; those of the
+    ReLU family may be equal, and derivatives are then those by which they stay equal.
 
     **Raises** `ValueError` for an order below 2 or too many terms, and for inputs that are not covered,
     `TypeError` for orders that are no integers and for networks that are not made of plain layers.
@@ -220,22 +221,25 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
 
     def moments(self, network: AbstractArchitecture, state: TangentTowers) -> WidthMoments:
         if not isinstance(network, AbstractResidualNetwork):
-            return self._gathered(state)
+            return self._gathered(network, state)
         kept, own = self._kept(network), self._kept_singles(network)
         rows, columns = input_pairs(state.variances.shape[0])
         singles = jax.vmap(lambda q, unit: single_stream(q, unit, own))(state.variances, state.singles)
         one_pair = lambda a, b, c, unit: pair_stream((a, b, c), unit, kept)
         entries = state.variances[rows], state.variances[columns], state.covariances
-        return self._gathered(state, singles, jax.vmap(one_pair)(*entries, state.pairs))
+        return self._gathered(network, state, singles, jax.vmap(one_pair)(*entries, state.pairs))
 
     def read_out(self, network: AbstractArchitecture, state: TangentTowers) -> WidthMoments:
-        return self._gathered(self.push(network, state, self.base.rates.read_out_layer(network)))
+        out = self.push(network, state, self.base.rates.read_out_layer(network))
+        return self._gathered(network, out)
 
     def quadrature_error(self, network: AbstractArchitecture, state: TangentTowers) -> Float[Array, ""]:
         values = WickTowerPairs(self.order, self.terms, GaussianRows(), self.order)
         of_values = values.kernel_error(network, state.variances, state.covariances)
-        slopes = lambda q: slope_error(network.activation, q, top_degree(self.order), self.terms)
-        return jnp.maximum(of_values, jnp.max(jax.vmap(slopes)(state.variances)))
+        of_slopes = slopes_error(
+            network.activation, self.mean_kernel(state), top_degree(self.order), self.terms
+        )
+        return jnp.maximum(of_values, of_slopes)
 
     def _kept(self, network: AbstractArchitecture) -> Kept:
         return _sector_degrees(network, self.order)
@@ -279,12 +283,18 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         pairs = rows, columns, state.covariances, state.cotangents, state.pairs
         return map_in_chunks(one_pair, pairs, _CHUNK)
 
-    def _gathered(self, state: TangentTowers, singles: Any = None, pairs: Any = None) -> WidthMoments:
+    def _gathered(
+        self, network: AbstractArchitecture, state: TangentTowers, singles: Any = None, pairs: Any = None
+    ) -> WidthMoments:
         """Moments over all pairs; of what is not given those of a layer given the layers before."""
+        kernel, q = self.mean_kernel(state), state.variances
+        same = np.eye(q.shape[0], dtype=bool)
+        same = same | _equal(network, q, kernel)
         conditional, errors = jax.vmap(conditional_moments), jax.vmap(unit_errors)
         return gather(
-            self.mean_kernel(state),
+            kernel,
             self.tangent_kernel(state),
+            same,
             conditional(state.singles) if singles is None else singles,
             conditional(state.pairs) if pairs is None else pairs,
             errors(state.singles),
@@ -321,10 +331,16 @@ def _covered(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Floa
     _, gap = jax.vmap(jax.vmap(alignment, (None, 0, 0)), (0, None, 0))(q, q, kernel)
     return refuse_where(
         kernel,
-        jnp.any((gap <= 0) & ~np.eye(kernel.shape[0], dtype=bool)),
-        "`TangentTower` needs inputs that are not parallel, for an activation with kinks: leave out what "
-        "is a multiple of another.",
+        jnp.any((gap <= 0) & ~_equal(network, q, kernel)),
+        "`TangentTower` needs inputs that are not parallel, for an activation with kinks (ReLU: unless "
+        "they are equal): leave out what is a multiple of another.",
     )
+
+
+def _equal(
+    network: AbstractArchitecture, q: Float[Array, " n"], kernel: Float[Array, "n n"]
+) -> Bool[Array, "n n"]:
+    return equal_inputs(network.activation, q[:, None], q[None, :], kernel)
 
 
 def _matrix(diagonal: Float[Array, " n"], pairs: Float[Array, " pairs"]) -> Float[Array, "n n"]:

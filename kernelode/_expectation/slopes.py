@@ -10,18 +10,28 @@ polar coordinates are exact at any correlation.
 import functools
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractHomogeneousActivation, derivatives
+from .._numerics.chunks import map_in_chunks
 from .._numerics.safe import safe_root
-from .chaos import SAFETY, alignment, chaos_coefficients, cumulative_powers
+from .chaos import (
+    SAFETY,
+    alignment,
+    chaos_coefficients,
+    coefficient_tails,
+    cumulative_powers,
+)
 from .input_chaos import InputChaos, input_chaos
 from .products import chaos_nodes
 from .wedge import homogeneous_coefficients, wedge_rule
 
+#: Pairs whose error is estimated together.
+_CHUNK = 32
 #: sigma^i sigma'^k of one input, with 1 <= i + k <= 3, and with i + k = 4.
 _FEW = tuple((i, n - i) for n in (1, 2, 3) for i in range(n + 1))
 _FOUR = tuple((i, 4 - i) for i in range(5))
@@ -138,13 +148,32 @@ def _homogeneous(
     return jnp.stack(found)
 
 
-def slope_error(
-    activation: AbstractActivation, q: Float[Array, ""], order: int, terms: int
+def slopes_error(
+    activation: AbstractActivation, kernel: Float[Array, "n n"], order: int, terms: int
 ) -> Float[Array, ""]:
-    """An estimate of the error of E[sigma'^2 h_p], p <= order, relative to E[sigma'^2]."""
+    """An estimate of the error of the chaos coefficients of sigma'_a sigma'_b, up to `order`, relative to
+    sqrt(E[sigma'_a^2] E[sigma'_b^2]): the largest of all inputs and pairs."""
     slope = lambda x: derivatives(activation, x, 1)[1]
-    rough, fine = (
-        input_chaos(activation, q, order, terms, of=slope, finer=finer).square for finer in (False, True)
-    )
-    size = jnp.where(fine[0] > 0, fine[0], 1)
-    return SAFETY * jnp.max(jnp.abs(rough - fine)) / size + 64 * jnp.finfo(q.dtype).eps
+    one = lambda q, finer: input_chaos(activation, q, order, terms, of=slope, finer=finer)
+    q = jnp.diagonal(kernel)
+    inputs, finer = (jax.vmap(functools.partial(one, finer=finer))(q) for finer in (False, True))
+    size = jnp.where(finer.square[:, 0] > 0, finer.square[:, 0], 1)
+    rounding = 64 * jnp.finfo(q.dtype).eps
+    alone = SAFETY * jnp.max(jnp.abs(inputs.square - finer.square) / size[:, None]) + rounding
+    if isinstance(activation, AbstractHomogeneousActivation) or q.shape[0] == 1:
+        return alone
+    rows, columns = (jnp.asarray(x) for x in np.triu_indices(q.shape[0], 1))
+
+    def one_pair(pair: tuple[Array, Array]) -> Array:
+        a, b = pair
+        x, y, x_finer, y_finer = (
+            jax.tree.map(lambda leaf, k=k: leaf[k], both) for both in (inputs, finer) for k in (a, b)
+        )
+        corr, gap = alignment(q[a], q[b], kernel[a, b])
+        spread = safe_root(gap)
+        value, fine = (chaos_coefficients(*of, corr, spread) for of in ((x, y), (x_finer, y_finer)))
+        kept = np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
+        error = SAFETY * jnp.abs(value - fine) + coefficient_tails(x, y, corr, spread)
+        return jnp.max(jnp.where(kept, error, 0)) / jnp.sqrt(size[a] * size[b])
+
+    return jnp.maximum(alone, jnp.max(map_in_chunks(one_pair, (rows, columns), _CHUNK)))
