@@ -1,5 +1,6 @@
 """The differential of the tangent kernel: references, a larger network, real derivatives of networks."""
 
+import functools
 import itertools
 import json
 from typing import Any
@@ -50,8 +51,8 @@ def test_reference(name):
 
 
 def larger_network(sigma, q, theta, layers):
-    """K, Theta, F, B, P and Q after the layers, as the covariances of a kernel of neurons x = (z, y, y~,
-    u): V' = J V J^T + Cov(Psi) / w, without anything that is known of J or Psi but the layers
+    """K, Theta, F, B, P and Q after each of the layers, as the covariances of a kernel of neurons x = (z,
+    y, y~, u): V' = J V J^T + Cov(Psi) / w, without anything that is known of J or Psi but the layers
     themselves. Sums over nodes are exact for polynomials."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     x = jnp.asarray(list(itertools.product(nodes, repeat=4)))
@@ -71,10 +72,11 @@ def larger_network(sigma, q, theta, layers):
 
     whole = lambda v: jnp.zeros((4, 4)).at[pairs].set(v).at[pairs[::-1]].set(v)
 
-    def following(g, covariance, c, bias, rate, bias_rate, width):
+    @functools.partial(jax.jit, static_argnums=0)
+    def following(first, g, covariance, c, bias, rate, bias_rate, width):
         constant = jnp.diag(jnp.array([bias, bias_rate, bias_rate, 0.0]))[pairs]
         mean = lambda v: constant + chance @ psi(x @ jnp.linalg.cholesky(whole(v)).T, c, rate)
-        first = g[3, 3] == 0  # u is zero there, and nothing fluctuates
+        # At first u is zero, and nothing fluctuates.
         root = jnp.sqrt(g) if first else jnp.linalg.cholesky(g)
         values = psi(x @ root.T, c, rate)
         values, average = values - (chance @ values)[None], constant + chance @ values
@@ -85,11 +87,11 @@ def larger_network(sigma, q, theta, layers):
         return whole(average), noise
 
     g, covariance = jnp.diag(jnp.array([q, theta, theta, 0.0])), jnp.zeros((10, 10))
-    for layer in layers:
-        g, covariance = following(g, covariance, *layer)
     z, y, w, u = range(4)
     blocks = ((z, y), (z, y)), ((y, w), (y, w)), ((u, z), (y, w)), ((u, y), (w, z))
-    return [g[z, z], g[y, y], *(covariance[at(*a), at(*b)] for a, b in blocks)]
+    for number, layer in enumerate(layers):
+        g, covariance = following(number == 0, g, covariance, *layer)
+        yield [g[z, z], g[y, y], *(covariance[at(*a), at(*b)] for a, b in blocks)]
 
 
 def test_moments_of_a_larger_network():
@@ -98,9 +100,8 @@ def test_moments_of_a_larger_network():
     found = differential(network, tangent=KERNEL + 0.5)
     layers = [(1.3, 0.1, 1.1, 0.4, 1.0), (0.9, 0.1, 0.7, 0.4, 0.5), (1.6, 0.2, 1.5, 0.6, 2.0)]
     sigma = lambda z: 0.1 + z + 0.2 * z**2 + 0.1 * z**3
-    cases = (found.differential, 1, 1), (found.differential, 2, 2), (found.read_out, 2, 3)
-    for moments, depth, count in cases:
-        expected = larger_network(sigma, 1.2, 1.7, layers[:count])
+    cases = (found.differential, 1), (found.differential, 2), (found.read_out, 2)
+    for (moments, depth), expected in zip(cases, larger_network(sigma, 1.2, 1.7, layers), strict=True):
         first = moments.mean_kernel[depth, 0, 0], moments.tangent_kernel[depth, 0, 0]
         rest = (x[depth, 0] for x in (moments.cross, moments.exchange, moments.P, moments.Q))
         np.testing.assert_allclose([*first, *rest], expected, rtol=1e-12)
@@ -227,9 +228,8 @@ def test_widths():
 
 @pytest.mark.parametrize("name", ["gelu", pytest.param("tanh", marks=pytest.mark.slow)])
 def test_derivatives(name):
-    """In everything that is traced; reverse and forward mode."""
+    """In everything that is traced."""
 
-    @jax.jit
     def value(t):
         network = ko.MLP(
             SIGMA[name],
@@ -243,9 +243,9 @@ def test_derivatives(name):
         found = differential(network, KERNEL * (1 + t), rates, KERNEL * (2 - t)).read_out
         return jnp.sum(found.P[-1]) + found.Q[-1, 0]
 
-    expected = central_difference(value, 0.0, 1e-3)
-    assert abs(jax.grad(value)(0.0) - expected) < 1e-8 * abs(expected)
-    assert abs(jax.jvp(value, (0.0,), (1.0,))[1] - expected) < 1e-8 * abs(expected)
+    reverse = jax.jit(jax.value_and_grad(value))
+    expected = central_difference(lambda t: reverse(t)[0], 0.0, 1e-3)
+    assert abs(reverse(0.0)[1] - expected) < 1e-8 * abs(expected)
 
 
 @pytest.mark.parametrize("name", ["leaky", pytest.param("gelu", marks=pytest.mark.slow)])
