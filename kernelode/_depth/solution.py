@@ -15,6 +15,7 @@ from .._closure.base import (
     TangentMoments,
     WidthMoments,
 )
+from .._closure.tangent_differential import DifferentialMoments, TangentDifferential
 from .._support.checks import as_real_array
 from .._support.custom_types import RealLike
 from .._support.results import RESULTS
@@ -109,9 +110,21 @@ class Solution(Shown):
         return found
 
     @property
+    def differential(self) -> DifferentialMoments:
+        """The differential of the tangent kernel at order 1/n at the saved layers, of a
+        `TangentDifferential`; that of the network's output is `read_out`."""
+        closure = self.closure
+        if not isinstance(closure, TangentDifferential):
+            raise ValueError(
+                "`differential` needs `closure=TangentDifferential()`; this solution has "
+                f"`{type(closure).__name__}`."
+            )
+        return _over_times(closure.differential, self.network, self.state)
+
+    @property
     def read_out(self) -> Any:
         """The `WidthMoments` of the read-out, were it placed at each of the saved depths; of a
-        `TangentKernel` the `TangentReadOut`."""
+        `TangentKernel` the `TangentReadOut`, of a `TangentDifferential` the `DifferentialMoments`."""
         closure = self.closure
         if not isinstance(closure, AbstractTangentClosure) or self.state is None:
             closure = self._moment_closure("read_out")

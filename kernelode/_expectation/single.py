@@ -31,17 +31,27 @@ Factors = tuple[int, ...]
 
 def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factors: Factors) -> Estimate:
     """E[product of sigma^(k)(x) over k in `factors`], x ~ N(0, q), with error estimates."""
-    factors = tuple(sorted(factors))
+    return jax.tree.map(lambda x: x[0], joint_moments(activation, q, (factors,)))
+
+
+def joint_moments(
+    activation: AbstractActivation, q: Float[Array, " n"], products: tuple[Factors, ...]
+) -> Estimate:
+    """Those of several products, on the same nodes. (products, n)."""
+    products = tuple(tuple(sorted(factors)) for factors in products)
     constants = as_constant(activation), jax.lax.stop_gradient(q)
+    stacked = lambda function, *args, **options: jnp.stack(
+        [function(factors, *args, **options) for factors in products]
+    )
     if isinstance(activation, AbstractHomogeneousActivation):
-        value = _homogeneous(factors, activation, q)
+        value = stacked(_homogeneous, activation, q)
         return Estimate(value, 64 * jnp.finfo(q.dtype).eps * jnp.abs(value))
     if isinstance(activation, AbstractKinkedActivation):
-        value = _kinked(factors, activation, q, finer=True)
-        change = jnp.abs(_kinked(factors, *constants) - jax.lax.stop_gradient(value))
-        size = _kinked(factors, *constants, size=True)
+        value = stacked(_kinked, activation, q, finer=True)
+        change = jnp.abs(stacked(_kinked, *constants) - jax.lax.stop_gradient(value))
+        size = stacked(_kinked, *constants, size=True)
         return Estimate(value, 4 * change + 64 * jnp.finfo(q.dtype).eps * size)
-    value, error = _moment(factors, activation, q), _adapted(factors, *constants)[1]
+    value, error = _moments(products, activation, q), _adapted(products, *constants)[1]
     # The weights of the rule round together.
     return Estimate(value, error + 64 * jnp.finfo(q.dtype).eps * jnp.abs(jax.lax.stop_gradient(value)))
 
@@ -49,39 +59,53 @@ def single_moments(activation: AbstractActivation, q: Float[Array, " n"], factor
 def _product(
     factors: Factors, activation: AbstractActivation, x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    towers = derivatives(activation, x, max(factors))
-    return math.prod((towers[k] for k in factors[1:]), start=towers[factors[0]])
+    return _products((factors,), activation, x)[0]
+
+
+def _products(
+    products: tuple[Factors, ...], activation: AbstractActivation, x: Float[Array, "*shape"]
+) -> list[Float[Array, "*shape"]]:
+    towers = derivatives(activation, x, max(map(max, products)))
+    return [math.prod((towers[k] for k in f[1:]), start=towers[f[0]]) for f in products]
 
 
 @eqx.filter_jit
-def _moment(
-    factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]
-) -> Float[Array, " n"]:
-    return _bind(factors, activation, q)
+def _moments(
+    products: tuple[Factors, ...], activation: AbstractActivation, q: Float[Array, " n"]
+) -> Float[Array, "products n"]:
+    return _bind(products, activation, q)
 
 
-def _value(factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]) -> Float[Array, " n"]:
-    return _adapted(factors, activation, q)[0]
+def _value(
+    products: tuple[Factors, ...], activation: AbstractActivation, q: Float[Array, " n"]
+) -> Float[Array, "products n"]:
+    return _adapted(products, activation, q)[0]
 
 
 def _derivative(
-    primals: tuple[Factors, AbstractActivation, Array], tangents: tuple[Any, Any, Array | None]
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    factors, activation, q = primals
+    primals: tuple[tuple[Factors, ...], AbstractActivation, Array],
+    tangents: tuple[Any, Any, Array | None],
+) -> tuple[Float[Array, "products n"], Float[Array, "products n"]]:
+    products, activation, q = primals
     _, activation_dot, q_dot = tangents
-    value = _moment(factors, activation, q)
+    value = _moments(products, activation, q)
     tangent = jnp.zeros_like(value)
     if q_dot is not None:
-        for other, count in _second_derivative(factors).items():
-            tangent = tangent + count / 2 * _moment(other, activation, q) * q_dot
+        counts = [_second_derivative(factors) for factors in products]
+        others = tuple(dict.fromkeys(other for count in counts for other in count))
+        halves = jnp.asarray([[count.get(other, 0) / 2 for other in others] for count in counts], q.dtype)
+        terms = halves[:, :, None] * _moments(others, activation, q)[None]
+        # Those of another product may be infinite.
+        terms = jnp.where(halves[:, :, None] > 0, terms, 0)
+        tangent = tangent + jnp.sum(terms, axis=1) * q_dot[None]
     if any(leaf is not None for leaf in jax.tree.leaves(activation_dot)):
         c = _concentration(as_constant(activation), q)
-        fixed = lambda activation: fixed_average(lambda z: [_at(factors, activation, q, z)], c)[0]
+        fixed = lambda activation: fixed_average(lambda z: _at(products, activation, q, z), c)
         tangent = tangent + eqx.filter_jvp(fixed, (activation,), (activation_dot,))[1]
     return value, tangent
 
 
-_bind = with_derivative("single_moment", _value, _derivative)
+_bind = with_derivative("single_moments", _value, _derivative)
 
 
 def _second_derivative(factors: Factors) -> dict[Factors, int]:
@@ -98,18 +122,18 @@ def _second_derivative(factors: Factors) -> dict[Factors, int]:
 
 
 def _at(
-    factors: Factors, activation: AbstractActivation, q: Float[Array, " n"], z: Float[Array, "node n"]
-) -> Float[Array, "node n"]:
-    return _product(factors, activation, jnp.sqrt(q)[None, :] * z)
+    products: tuple[Factors, ...],
+    activation: AbstractActivation,
+    q: Float[Array, " n"],
+    z: Float[Array, "node n"],
+) -> list[Float[Array, "node n"]]:
+    return _products(products, activation, jnp.sqrt(q)[None, :] * z)
 
 
 def _adapted(
-    factors: Factors, activation: AbstractActivation, q: Float[Array, " n"]
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    value, error = adapted_average(
-        lambda z: [_at(factors, activation, q, z)], _concentration(activation, q)
-    )
-    return value[0], error[0]
+    products: tuple[Factors, ...], activation: AbstractActivation, q: Float[Array, " n"]
+) -> tuple[Float[Array, "products n"], Float[Array, "products n"]]:
+    return adapted_average(lambda z: _at(products, activation, q, z), _concentration(activation, q))
 
 
 def _concentration(activation: AbstractActivation, q: Float[Array, " n"]) -> Float[Array, " n"]:

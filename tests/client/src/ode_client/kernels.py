@@ -69,6 +69,9 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     tower = ko.propagate_pairs(residual, kernel, closure=ko.TangentTower(4, rates, single_order=8))
     statistics: ko.TangentMoments = tower.tangent
     assert statistics.cross.shape == (*statistics.variance.shape, 2, 2, 2, 2)
+    differentials = ko.propagate(forward, forward.read_in(x), closure=ko.TangentDifferential(rates))
+    differential: ko.DifferentialMoments = differentials.differential
+    assert differential.tangent_change(outputs=2).shape == differential.Q.shape
     pairs = ko.propagate_pairs(residual, kernel, closure=ko.GOnly())
     flow_of_pairs = ko.solve_pairs(residual, kernel, [0.1], closure=ko.GOnly(), max_steps=100)
     at_width: ko.AtWidth = layers.at_width(256)
