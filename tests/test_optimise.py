@@ -210,8 +210,9 @@ CURVES = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_ending_is_a_maximum_or_none(dtype, optimiser, name):
     objective = Curve(jnp.asarray(list(CURVES).index(name)), dtype)
-    # A start on the plateau next to zero too, where a gradient may be below every tolerance.
-    for start in (0.2, 1e-5) if name == "has a hill" else (0.2,):
+    # Starts on the plateau next to zero too, where a gradient may be below every tolerance, or just above
+    # it: a quasi-Newton method learns nothing from a cost that bends downwards, and creeps.
+    for start in (0.2, 1e-2, 1e-5) if name == "has a hill" else (0.2,):
         net = resnet(ko.Erf(), 2, rho=start)
         with jax.numpy_dtype_promotion("standard"):  # optimistix mixes dtypes inside
             found = ko.optimise(objective, net, SCALE, optimiser=optimiser, throw=False)

@@ -115,8 +115,9 @@ def optimise(
     - `tolerance`: an optax search ends where the largest component of the gradient is below it; by
         default 1e-6 in float64, 1e-3 in float32. Minimisers have their own tolerances. Either is cut
         off where rounding does not let it be reached: after 100 steps without progress (10 of a
-        minimiser), with a gradient that is rounding. However a search ended, the objective is looked at
-        on both sides, in a few directions; from where it is larger than that gradient explains, the
+        minimiser), with a gradient that is rounding. However a search ended, and now and then
+        before (a minimiser creeps where the objective bends upwards), the objective is looked at on both
+        sides, in a few directions; from where it is larger than that gradient explains, the
         search goes on afresh, its steps counted with the others.
     - `grad`: how an optax search differentiates: `jax.grad`, or `jax.jacfwd` for objectives that have
         forward mode only, such as a Diffrax solve with `diffrax.ForwardMode()`.

@@ -1,8 +1,8 @@
 """Searches for the lowest cost by optax and by optimistix, in rounds until an ending is one.
 
-A round ends where its optimiser has converged, fails or stands still. Its ending is judged by the cost
-around it (`look_around`): if the cost is lower elsewhere on a line through it, the next round starts from
-there; if it never rises again, the search has no answer.
+A round ends where its optimiser has converged, fails or stands still, or where it pauses. The cost around
+that place is looked at (`look_around`): if it is lower elsewhere on a line through it, the next round
+starts from there; if it never rises again, an ending is no answer.
 """
 
 import functools
@@ -24,6 +24,10 @@ from .surroundings import look_around, rounding
 #: Steps without progress beyond rounding after which a search is where rounding lets it come: of optax,
 #: whose steps may be small, and of a minimiser, whose steps go as far as they should.
 _PATIENCE, _MINIMISER_PATIENCE = 100, 10
+#: The steps of a minimiser before its first pause, a few times what it takes to converge for one to four
+#: parameters. A quasi-Newton method learns nothing where the cost bends downwards: its steps are then the
+#: slope itself, as small as that is, and it creeps.
+_PAUSE = 100
 
 
 class Track(NamedTuple):
@@ -117,6 +121,8 @@ def minimise(
         track = last.track._replace(here=start, behind=start, since=jnp.zeros_like(last.track.since))
         ended, track, result = search(cost, start, track, optimiser, max_steps, tolerance, grad)
         good = result == RESULTS.successful
+        left = track.count < max_steps
+        paused = (result == RESULTS.nonlinear_max_steps_reached) & left
         # A long step may have led from a much better place to a plateau.
         best = track.best
         stay = (good & (track.cost <= best + rounding(best))) | ~jnp.isfinite(best)
@@ -124,11 +130,10 @@ def minimise(
         way = jax.tree.map(lambda x, b: x - b, track.here, track.behind)
         both = _value_and_slope(cost, grad)
         around = look_around(both, position, way, logarithmic=logarithmic, tolerance=accepted)
-        left = track.count < max_steps
-        early = good & around.lower
+        early = (good | paused) & around.lower
         result = choose_result(early, RESULTS.nonlinear_max_steps_reached, result)
-        result = choose_result(around.endless, RESULTS.unbounded, result)
-        again = early & left
+        result = choose_result(around.endless & ~paused, RESULTS.unbounded, result)
+        again = (early & left) | paused
         y = _where(early, around.lowest, position)
         return y, again, Ending(y, jnp.where(early, around.value, around.here), track, result)
 
@@ -190,7 +195,9 @@ def by_optimistix(
     grad: Callable[..., Any],
 ) -> Round:
     """Steps of an optimistix minimiser until it has converged, or stands still: its tolerances may be
-    below what rounding lets it reach."""
+    below what rounding lets it reach. It pauses before, each time after twice as many steps as the last
+    time, so that a long search keeps what it has learnt."""
+    pause = jnp.minimum(2 * track.count + _PAUSE, max_steps)
     del tolerance, grad  # a minimiser has its own
 
     def function(y, args):
@@ -217,7 +224,7 @@ def by_optimistix(
 
     def unfinished(carry):
         y, arrays, track, known = carry
-        return (track.count < max_steps) & ~end(y, arrays, track)[0] & known
+        return (track.count < pause) & ~end(y, arrays, track)[0] & known
 
     def step(carry):
         y, arrays, track, _ = carry
