@@ -6,20 +6,21 @@ import os
 import pathlib
 import pickle
 import zipfile
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
 
 import kernelode as ko
 from kernelode._kernel import checked_kernel
+from kernelode._support import archive
 from kernelode._support.memory import TooLarge, check_memory
 
 from .csv_file import read_csv
 from .errors import BadInput, refusing
 
 _SUFFIXES = (".npy", ".npz", ".csv")
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
+#: Exceptions from reading a damaged file, an array of objects among them.
+UNREADABLE = (*archive.UNREADABLE, pickle.UnpicklingError)
 
 
 @dataclasses.dataclass(frozen=True)

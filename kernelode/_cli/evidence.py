@@ -102,8 +102,8 @@ def posterior_scores(network: ko.ResNet, problem: Problem, scale: Float[Array, "
 @eqx.filter_jit
 def _output_kernel(network: ko.ResNet, block: ko.Block, scale: Float[Array, ""]) -> ko.Block:
     network = eqx.tree_at(lambda n: n.residual_scale, network, scale)
-    step = lambda kernel, layer: (network.layer(kernel, layer), None)
-    return network.read_out(jax.lax.scan(step, block, network.layers())[0])
+    last = ko.propagate(network, block, layers=[network.depth], throw=False).state
+    return network.read_out(jax.tree.map(lambda x: x[0], last))
 
 
 def _held_out_errors(problem: Problem, predicted: Float[Array, "test outputs"]) -> tuple[Array, Array]:
