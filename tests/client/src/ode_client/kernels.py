@@ -69,6 +69,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     tower = ko.propagate_pairs(residual, kernel, closure=ko.TangentTower(4, rates, single_order=8))
     statistics: ko.TangentMoments = tower.tangent
     assert statistics.cross.shape == (*statistics.variance.shape, 2, 2, 2, 2)
+    of_tangents: ko.TangentAtWidth = statistics.at_width(256)
     pairs = ko.propagate_pairs(residual, kernel, closure=ko.GOnly())
     flow_of_pairs = ko.solve_pairs(residual, kernel, [0.1], closure=ko.GOnly(), max_steps=100)
     at_width: ko.AtWidth = layers.at_width(256)
@@ -98,6 +99,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
         responses.output.diagonal,
         residuals.mean_kernel,
         mismatch,
+        of_tangents.mean,
         ko.variance_derivatives(ko.Erf(), q, 2).value,
         ko.hermite_spectrum(ko.Erf(), one, 4).error,
         ko.single_moments(ko.GELU(), q, (0, 0, 1, 1)).value,
