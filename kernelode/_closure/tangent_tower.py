@@ -49,6 +49,7 @@ from .tangent_unit import (
     single_turn,
     single_turning,
     unit_errors,
+    unit_numbers,
     unit_push,
     unit_rate,
 )
@@ -230,6 +231,13 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         of_values = values.kernel_error(network, state.variances, state.covariances)
         slopes = lambda q: slope_error(network.activation, q, top_degree(self.order), self.terms)
         return jnp.maximum(of_values, jnp.max(jax.vmap(slopes)(state.variances)))
+
+    def numbers(self, network: AbstractArchitecture, n: int) -> int:
+        """How many numbers a state of n inputs has, through layers."""
+        own = self.single_order or max(self.order, SINGLE_ORDER)
+        of_input = unit_numbers(1, _sector_degrees(network, own))
+        of_pair = unit_numbers(2, self._kept(network))
+        return n * (2 + of_input) + n * (n - 1) // 2 * (2 + of_pair)
 
     def _kept(self, network: AbstractArchitecture) -> Kept:
         return _sector_degrees(network, self.order)

@@ -41,15 +41,29 @@ class UnitMoments(NamedTuple):
 
 def begin_unit(inputs: int, kept: Kept, dtype: Any) -> TangentUnit:
     """No memory, no fluctuation, no shift."""
-    elements, labels = inputs * (inputs + 1) // 2, inputs**2
-    counts = ((2 * elements, 1), (labels, inputs), (labels, labels))
+    counts = _counts(inputs)
     zeros = lambda *shape: jnp.zeros(shape, dtype)
     beside = () if inputs == 1 else (kept[0].order + 1,)
     one = lambda m: Sector(
         zeros(*counts[m], len(kept[m].p), *beside),
         *(zeros(*[counts[m][0]] * axes) for axes in (2, 1, 2)),
     )
-    return TangentUnit((one(0), one(1), one(2)), zeros(2 * elements), zeros(2 * elements))
+    return TangentUnit((one(0), one(1), one(2)), zeros(counts[0][0]), zeros(counts[0][0]))
+
+
+def unit_numbers(inputs: int, kept: Kept) -> int:
+    """How many numbers `begin_unit` has."""
+    width = lambda m: len(kept[m].p) * (1 if inputs == 1 else kept[m].order + 1)
+    counts = _counts(inputs)
+    # R; C and its error, and the bound of what R leaves out.
+    sectors = sum(x * labels * width(m) + 2 * x**2 + x for m, (x, labels) in enumerate(counts))
+    return sectors + 2 * counts[0][0]
+
+
+def _counts(inputs: int) -> tuple[tuple[int, int], ...]:
+    """Elements and labels of the three sectors."""
+    labels = inputs**2
+    return (inputs * (inputs + 1), 1), (labels, inputs), (labels, labels)
 
 
 def unit_push(here: TangentLayer, unit: TangentUnit, layer: Layer, turn: Turn) -> TangentUnit:

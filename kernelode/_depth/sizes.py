@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .._activation.base import AbstractOddActivation
 from .._architecture import AbstractArchitecture
-from .._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
+from .._closure import AbstractClosure, AbstractPairable, GOnly, TangentTower, WickTower
 from .._closure.g_only import GOnlyPairs
 from .._closure.singles import SINGLE_ORDER
 from .._closure.wick_tower_pairs import WickTowerPairs
@@ -127,6 +127,8 @@ def state_numbers(network: AbstractArchitecture, closure: AbstractClosure | None
     if isinstance(closure, WickTowerPairs):
         pairs, order = max(1, n * (n - 1) // 2), closure.order or _HIGHEST
         return n + pairs * (3 * _chaos(network, order) + 34) + _singles(network, closure, n)
+    if isinstance(closure, TangentTower):
+        return closure.numbers(network, n)
     return mean
 
 
