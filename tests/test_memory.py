@@ -126,6 +126,7 @@ CLOSURES = {
     "GOnly pairs": (ko.GOnly().pairs(), 20),
     "WickTower pairs": (ko.WickTower(6).pairs(), 20),
     "WickTower": (ko.WickTower(6), 6),
+    "TangentTower pairs": (ko.TangentTower(6, single_order=6), 6),
 }
 
 
