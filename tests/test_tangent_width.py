@@ -71,6 +71,16 @@ def test_a_stack_of_rectifiers(kernel):
     assert last.result == ko.RESULTS.expansion_not_small
 
 
+@pytest.mark.slow
+def test_the_lowest_order_is_exact_in_feed_forward_networks():
+    # At order 2 the sectors of an odd activation have a single degree.
+    kernel = jnp.array([[1.2, 0.5], [0.5, 0.9]])
+    network = ko.MLP(ko.Erf(), 2, weight_variance=1.5, bias_variance=0.1)
+    low, high = (ko.propagate(network, kernel, closure=ko.TangentTower(p)).tangent for p in (2, 8))
+    for name in ("covariance", "mixed", "cross", "exchange", "variance", "correction"):
+        assert relative_error(getattr(low, name), getattr(high, name)) < 1e-12
+
+
 def test_widths_are_traced():
     at = eqx.filter_jit(lambda n: moments().at_width(n))
     assert relative_error(at(jnp.asarray(8)).mean, moments().at_width(8).mean) < 1e-15

@@ -99,7 +99,7 @@ def tangent(
         with progress.stage("Reading the data"):
             loaded = load(data, label_column=label_column, classes=classes)
         inputs = draw_inputs(loaded, samples, _SAMPLES, 1, seed, target)
-        # A layer of one pair takes 0.1 to 2 milliseconds on one core, by activation and order.
+        # A layer of one pair takes tens of microseconds or more on one core: ten are a lower bound.
         options.check_duration(depth, len(inputs.samples), 1e-5)
         layers = options.spaced_layers(depth, _SAVED)
         with progress.stage("Moments"):
@@ -147,7 +147,7 @@ def tangent(
 
 def _print(console, samples, width, last: ko.TangentMoments, validity, error) -> None:
     columns = ("element", "Theta", "mean", "shift", "+-", "spread", "+-")
-    title = f"The tangent kernel H of the output, n = {width:g}; shift and spread as shares of Theta"
+    title = f"The output's tangent kernel, n = {width:g}; shift and spread over Theta"
     table = make_table(title, *columns)
 
     def cells(a, b):

@@ -45,6 +45,11 @@ class Degrees(NamedTuple):
         return len(self.k) - 1
 
     @property
+    def step(self) -> int:
+        """Between degrees; of one degree alone, any that leads beyond the order."""
+        return int(self.p[1] - self.p[0]) if len(self.p) > 1 else len(self.k)
+
+    @property
     def second(self) -> int:
         """Where p = 2 is, which every tower has."""
         return int(np.argmax(self.p == 2))

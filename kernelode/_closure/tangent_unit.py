@@ -130,7 +130,7 @@ def pair_turning(entries: Any, drift: Any, kept: Kept) -> Turn:
 
 def _table(d: Degrees) -> tuple[int, int]:
     """The step and the first of the degrees."""
-    return int(d.p[1] - d.p[0]), int(d.p[0])
+    return d.step, int(d.p[0])
 
 
 def conditional_moments(unit: TangentUnit) -> UnitMoments:
