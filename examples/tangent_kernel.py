@@ -88,7 +88,7 @@ def rectifiers(weight_variance: float, depth: int) -> ko.MLP:
 def residual(scale: float, blocks: int, depth: int) -> ko.ResNet:
     """A residual network of `blocks`; the rest of its depth is switched off, for one compilation."""
     profile = np.where(np.arange(depth) < blocks, scale, 0.0)
-    variances = {"weight_variance": 2.0, "output_weight_variance": 2.0}
+    variances: dict[str, Any] = {"weight_variance": 2.0, "output_weight_variance": 2.0}
     return ko.ResNet(ko.ReLU(), depth, residual_scale=profile, input_weight_variance=2.0, **variances)
 
 
@@ -116,7 +116,7 @@ def mean_of_rectifiers(weight_variance: float, depth: int) -> np.ndarray:
     return np.asarray(read_out.tangent_kernel)[:, 0, 0]
 
 
-def closed_form(l: np.ndarray) -> np.ndarray:
+def closed_form(l: np.ndarray | int) -> np.ndarray:
     """sqrt(n Var(H)) / Theta of ReLU layers without biases."""
     return np.sqrt((l - 1) * (11 * l - 4) / (3 * l))
 
