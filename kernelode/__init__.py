@@ -61,6 +61,7 @@ from ._closure import (
     WickTower as WickTower,
     WidthMoments as WidthMoments,
 )
+from ._closure.width import AtWidth as AtWidth, TangentAtWidth as TangentAtWidth
 from ._compare import Comparison as Comparison, compare as compare
 from ._depth.diagnostics import (
     ClosureResidual as ClosureResidual,
@@ -82,7 +83,6 @@ from ._depth.response import (
 )
 from ._depth.solution import Solution as Solution
 from ._depth.solve import solve as solve
-from ._depth.width import AtWidth as AtWidth
 from ._expectation import (
     Estimate as Estimate,
     hermite_spectrum as hermite_spectrum,

@@ -420,7 +420,7 @@ def test_the_command_as_a_process(tmp_path):
     assert precise.returncode == 0, precise.stderr
 
 
-@pytest.mark.parametrize("command", ["rho", "moments", "sweep"])
+@pytest.mark.parametrize("command", ["rho", "moments", "tangent", "sweep"])
 def test_what_does_not_fit_into_memory_is_refused_in_a_sentence(command, monkeypatch, capsys):
     """As the library says it; before anything is traced."""
     monkeypatch.setattr(_memory, "_ALWAYS_THERE", 0)
@@ -478,3 +478,80 @@ def test_moments(tmp_path, capsys):
 def test_moments_refuses(arguments, message, capsys):
     assert main(["moments", "--data", "digits", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1, 2])
+def test_tangent(samples, tmp_path, capsys):
+    kernel = np.array([[1.0, 0.3], [0.3, 0.8]])
+    np.savez(tmp_path / "k.npz", kernel=kernel)
+    archive, figure = tmp_path / "tangent.npz", tmp_path / "tangent.png"
+    arguments = ["tangent", "--data", str(tmp_path / "k.npz"), "--input-scale", "raw", "--depth", "3"]
+    arguments += ["--activation", "erf", "--residual-scale", "0.5", "--order", "4", "--width", "50"]
+    arguments += ["--samples", str(samples), "--output", str(archive)]
+    assert main([*arguments, "--plot", str(figure)]) == 0
+    assert figure.stat().st_size > 5_000
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    with np.load(archive) as saved:
+        found = dict(saved)
+    drawn = kernel[np.ix_(found["samples"], found["samples"])]
+    net = ko.ResNet(ko.Erf(), 3, residual_scale=0.5, weight_variance=1.25, bias_variance=0.05)
+    expected = ko.propagate_pairs(net, drawn, closure=ko.TangentTower(4)).read_out.tangent
+    at = expected.at_width(50)
+    assert np.allclose(found["variance"], expected.variance, rtol=1e-12)
+    assert np.allclose(found["mean"], at.mean, rtol=1e-12)
+    assert np.allclose(found["standard_deviation"], at.standard_deviation, rtol=1e-12)
+
+    # The row of the last element.
+    theta, mean, spread = (
+        float(x[-1, 0, -1]) for x in (expected.tangent_kernel, at.mean, at.standard_deviation)
+    )
+    exchange = expected.exchange_truncation[-1, 0, -1]
+    beyond = expected.covariance_truncation[-1, 0, -1, 1, 1] + exchange[0, 0, 1, 1] + exchange[0, 1, 1, 0]
+    errors = expected.correction_truncation[-1, 0, -1] / 50 / theta, beyond / 50 / (2 * spread * theta)
+    element = [f"{found['samples'][0]},", str(found["samples"][-1])]
+    (printed,) = [[float(x) for x in row[2:]] for row in rows if row[:2] == element]
+    shares = (mean - theta) / theta, errors[0], spread / theta, errors[1]
+    assert np.allclose(printed, [theta, mean, *shares], rtol=1e-3, atol=1e-15)
+
+
+@pytest.mark.slow
+def test_tangent_learning_rates(tmp_path, capsys):
+    """Theta is linear in the rates, the input kernel aside; the smallest width warns."""
+    np.savez(tmp_path / "k.npz", kernel=np.eye(2))
+    arguments = ["tangent", "--data", str(tmp_path / "k.npz"), "--input-scale", "raw", "--depth", "2"]
+    arguments += ["--activation", "erf", "--order", "4", "--width", "2", "--samples", "1"]
+
+    def theta(weight: str, bias: str) -> float:
+        assert main([*arguments, "--json", "--weight-rate", weight, "--bias-rate", bias]) == 0
+        return json.loads(capsys.readouterr().out)["tangent_kernel"][-1][0][0]
+
+    frozen, slow, fast = theta("0", "0"), theta("1", "0.5"), theta("3", "1.5")
+    assert np.isclose(fast - frozen, 3 * (slow - frozen), rtol=1e-12) and slow > frozen > 0
+    assert main(arguments) == 0
+    assert "Corrections are not small" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--width", "0"], "--width must be a positive number"),
+        (["--order", "1"], "--order must be at least 2"),
+        (["--weight-rate", "-1"], "--weight-rate must be a number that is not negative"),
+        (["--bias-rate", "inf"], "--bias-rate must be a number that is not negative"),
+        (["--output", "tangent.csv"], "--output must end in .npz"),
+        (["--plot", "tangent.gif"], "--plot must end in"),
+        (["--depth", str(10**10)], "hours or more"),
+    ],
+)
+def test_tangent_refuses(arguments, message, capsys):
+    assert main(["tangent", "--data", "digits", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_tangent_refuses_a_multiple_of_another_sample(tmp_path, capsys):
+    np.savez(tmp_path / "k.npz", kernel=np.array([[1.0, 2.0], [2.0, 4.0]]))
+    arguments = ["tangent", "--data", str(tmp_path / "k.npz"), "--activation", "relu", "--depth", "2"]
+    assert main(arguments) == 2
+    assert "none that is a multiple of another" in capsys.readouterr().err

@@ -314,3 +314,32 @@ def test_kernel_fluctuations(tmp_path, capsys):
     # At any order of the pairs: elements of single inputs have towers of their own, which have converged.
     assert abs(float(rows["Wick tower"][1]) - 48.4710) < 1e-3
     assert figure.stat().st_size > 10_000
+
+
+def test_tangent_kernel(tmp_path, capsys):
+    figure = tmp_path / "figure.png"
+    options = ["--networks", "256", "--depth", "2", "--figure", str(figure)]
+    load("tangent_kernel").main(options)
+    lines = capsys.readouterr().out.splitlines()
+    assert figure.stat().st_size > 10_000
+    shifts = [numbers(line[1:]) for line in lines if line.startswith(("K ", "H "))]
+    assert len(shifts) == 8
+    for width, theory, simulated, error in shifts:
+        assert abs(simulated - theory) < 4 * error + 2 / width**2
+    # Theta = l (C_W / 2)^(l - 1), which is the mean at every width.
+    means = [numbers(line) for line in lines if re.match(r" +[12]\.[028] ", line)]
+    assert len(means) == 9
+    for variance, l, theory, simulated, error in means:
+        assert abs(theory - l * (variance / 2) ** (l - 1)) < 1e-5
+        assert abs(simulated - theory) < 4 * error
+    # Without blocks both kinds of networks are read-in and read-out, whose spread is sqrt(3 / n).
+    first = [line for line in lines if re.match(r"(feed-forward|rho = 1/2) +2 ", line)]
+    assert len(first) == 2 and all("1.73205" in line for line in first)
+    # The closed form of rectifiers beside the tower, and both kinds beside networks of width 32.
+    known = [numbers(line[18:]) for line in lines if line.startswith("feed-forward")]
+    others = [numbers(line[18:]) for line in lines if line.startswith("rho = ")]
+    assert len(known) == 3 and len(others) == 5
+    assert all(abs(tower - formula) < 2e-5 for _, tower, formula, *_ in known)
+    for row in known + others:
+        tower, simulated, error = row[1], *row[-2:]
+        assert abs(simulated - tower) < 4 * error + 0.15 * tower

@@ -127,6 +127,7 @@ CLOSURES = {
     "GOnly pairs": (ko.GOnly().pairs(), 20),
     "WickTower pairs": (ko.WickTower(6).pairs(), 20),
     "WickTower": (ko.WickTower(6), 6),
+    "TangentTower pairs": (ko.TangentTower(6, single_order=6), 6),
 }
 
 
@@ -175,7 +176,7 @@ def test_the_size_of_a_state_is_that_of_its_arrays():
     kernel = jnp.eye(5) + 0.3
     for activation in (ko.Erf(), ko.GELU()):
         network = resnet(activation, 2)
-        towers = (ko.WickTower(6), ko.WickTower(6).pairs(), ko.TangentTower(6))
+        towers = ko.WickTower(6), ko.WickTower(6).pairs(), ko.TangentTower(6, single_order=9)
         for closure in (ko.GOnly(), ko.GOnly().pairs(), ko.TangentKernel(), *towers):
             state = jax.eval_shape(closure.init, network, kernel)
             size = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state))

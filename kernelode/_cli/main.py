@@ -16,8 +16,9 @@ Kernels, responses and residual scaling of wide, deep networks at initialisation
 Start with `kernelode rho --data digits`: the scale of the residual branch at which a deep network
 passes on most of what distinguishes its inputs. `kernelode rho --help` explains it; `kernelode sweep`
 computes it, responses and kernels over grids of hyperparameters. `kernelode moments` has the
-fluctuations of the kernel in networks of finite width, `kernelode ensemble` draws such networks, and
-`kernelode compare` puts both side by side.
+fluctuations of the kernel in networks of finite width, `kernelode tangent` those of the neural tangent
+kernel; `kernelode ensemble` draws such networks, and `kernelode compare` puts theory and simulation side
+by side.
 """
 
 
@@ -79,12 +80,14 @@ def _application():
     from .options import show_version
     from .rho import rho
     from .sweep import sweep
+    from .tangent import tangent
 
     application = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     application.callback(help=_HELP)(show_version)
     application.command()(rho)
     application.command()(sweep)
     application.command()(moments)
+    application.command()(tangent)
     application.command()(ensemble)
     application.command()(compare)
     return application

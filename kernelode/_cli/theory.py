@@ -4,6 +4,7 @@ import enum
 from collections.abc import Sequence
 from typing import Annotated
 
+import jax.numpy as jnp
 import numpy as np
 import typer
 
@@ -41,7 +42,7 @@ Order = Annotated[int, typer.Option(help="Order of the Wick tower.", rich_help_p
 def moments_of(
     network: ko.AbstractArchitecture,
     kernel: np.ndarray,
-    closure: ko.WickTower | ko.GOnly,
+    closure: ko.WickTower | ko.GOnly | ko.TangentTower,
     layers: Sequence[int],
     *,
     pairs: bool,
@@ -52,3 +53,14 @@ def moments_of(
     if solution.result != ko.RESULTS.successful:
         raise BadInput("The kernel overflows: reduce the residual scale, depth or variances.")
     return solution
+
+
+def check_covered(network: ko.AbstractArchitecture, kernel: np.ndarray, closure: ko.TangentTower) -> None:
+    """**Raises** `BadInput` for inputs that the tower is not known for."""
+    try:
+        closure.init(network, jnp.asarray(kernel))
+    except RuntimeError as error:  # an `eqx.error_if`, whose sentence stands amid advice on debugging
+        raise BadInput(
+            "The theory needs samples of positive variance and, for an activation with kinks, none that "
+            "is a multiple of another: leave out what repeats."
+        ) from error

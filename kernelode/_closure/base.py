@@ -11,7 +11,9 @@ from .._architecture.start import AbstractStart, FixedGram
 from .._expectation import kernel_error
 from .._kernel import AbstractKernel, as_triangle
 from .._support.checks import instance
+from .._support.custom_types import RealLike
 from .._support.show import Shown
+from .width import TangentAtWidth, expand
 
 
 class AbstractClosure(Shown):
@@ -115,6 +117,15 @@ class TangentMoments(eqx.Module):
     mixed_truncation: Float[Array, "*times n n 3 3"]
     cross_truncation: Float[Array, "*times n n 2 2 2 2"]
     exchange_truncation: Float[Array, "*times n n 2 2 2 2"]
+
+    def at_width(self, width: RealLike) -> TangentAtWidth:
+        """The tangent kernel's mean, Theta + Theta1/n, and standard deviation, sqrt(variance/n), in
+        networks of width n, and how far an expansion in 1/n can be trusted there. The width is traced.
+
+        **Raises** `ValueError` for a width that is not positive, `TypeError` for one that is no number.
+        """
+        at = expand(self.tangent_kernel, self.correction, self.variance, width)
+        return TangentAtWidth(at.mean, at.standard_deviation, at.validity, at.result)
 
 
 class WidthMoments(NamedTuple):

@@ -16,12 +16,12 @@ from .._closure.base import (
     WidthMoments,
 )
 from .._closure.tangent_differential import DifferentialMoments, TangentDifferential
+from .._closure.width import AtWidth, expand
 from .._support.checks import as_real_array
 from .._support.custom_types import RealLike
 from .._support.results import RESULTS
 from .._support.show import Shown
 from .sizes import check_moments
-from .width import AtWidth, at_width
 
 _NOTHING_SAVED = "Nothing was saved: pass `ts`, or a `saveat` that saves states."
 
@@ -133,7 +133,10 @@ class Solution(Shown):
     def at_width(self, width: RealLike) -> AtWidth:
         """The kernel's mean, covariance and standard deviation in networks of a width, at the saved
         depths, and how far an expansion in 1/n can be trusted there."""
-        return at_width(self.moments, width)
+        found = self.moments
+        at = expand(found.mean_kernel, found.mean_correction, found.kernel_variance, width)
+        covariance = found.kernel_covariance / at.width
+        return AtWidth(at.mean, covariance, at.standard_deviation, at.validity, at.result)
 
     @property
     def quadrature_error(self) -> Float[Array, " times"]:

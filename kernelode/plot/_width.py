@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .._depth.width import AtWidth
+from .._closure.width import AtWidth, TangentAtWidth
 from ._checks import checked_depths, checked_elements, checked_matrices, checked_measured
 from ._depth import draw_measured
 from ._style import NEUTRAL, Axes, draw_band, draw_line, legend_above, line_style, set_calm_limits
@@ -13,22 +13,24 @@ from ._style import NEUTRAL, Axes, draw_band, draw_line, legend_above, line_styl
 def plot_kernel_at_width(
     axes: Axes,
     depths: Any,
-    at_width: AtWidth,
+    at_width: AtWidth | TangentAtWidth,
     mean_kernel: Any,
     elements: list[tuple[int, int]],
     *,
+    symbol: str = "G",
     measured: Any = None,
 ) -> Axes:
-    """The kernel of networks of one width against depth: the mean, a band of one standard deviation
-    over networks, and the kernel of infinite width as a thin line.
+    """The kernel or the tangent kernel of networks of one width against depth: the mean, a band of one
+    standard deviation over networks, and the kernel of infinite width as a thin line.
 
     **Arguments**
 
     - `axes`: where to draw.
     - `depths`: the saved depths, shape (times,).
-    - `at_width`: a result of `Solution.at_width`.
-    - `mean_kernel`: K0, shape (times, n, n).
+    - `at_width`: a result of `Solution.at_width`, or of `TangentMoments.at_width`.
+    - `mean_kernel`: K0, or Theta, shape (times, n, n).
     - `elements`: which elements (a, b) of the kernel to show, at most six.
+    - `symbol`: what the kernel is called in the legend, in TeX.
     - `measured`: of the mean over networks, such as `mean_kernel` of an ensemble: depths (m,), values
         (m, n, n) and standard errors (m, n, n) or `None`. Drawn as points with error bars.
 
@@ -50,7 +52,7 @@ def plot_kernel_at_width(
         style = line_style(number)
         low, high = mean[:, a, b] - spread[:, a, b], mean[:, a, b] + spread[:, a, b]
         draw_band(axes, depths, low, high, style["color"])
-        draw_line(axes, depths, mean[:, a, b], label=f"$G_{{{a},{b}}}$", **style)
+        draw_line(axes, depths, mean[:, a, b], label=f"${symbol}_{{{a},{b}}}$", **style)
         draw_line(
             axes, depths, kernel[:, a, b], color=style["color"], linewidth=0.6, alone="_", size=14.0
         )

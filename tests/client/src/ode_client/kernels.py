@@ -72,6 +72,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
     differentials = ko.propagate(forward, forward.read_in(x), closure=ko.TangentDifferential(rates))
     differential: ko.DifferentialMoments = differentials.differential
     assert differential.tangent_change(outputs=2).shape == differential.Q.shape
+    of_tangents: ko.TangentAtWidth = statistics.at_width(256)
     pairs = ko.propagate_pairs(residual, kernel, closure=ko.GOnly())
     flow_of_pairs = ko.solve_pairs(residual, kernel, [0.1], closure=ko.GOnly(), max_steps=100)
     at_width: ko.AtWidth = layers.at_width(256)
@@ -101,6 +102,7 @@ def kernels(x: Float[Array, "n d"]) -> Kernels:
         responses.output.diagonal,
         residuals.mean_kernel,
         mismatch,
+        of_tangents.mean,
         ko.variance_derivatives(ko.Erf(), q, 2).value,
         ko.hermite_spectrum(ko.Erf(), one, 4).error,
         ko.single_moments(ko.GELU(), q, (0, 0, 1, 1)).value,
