@@ -5,6 +5,7 @@ import math
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,9 @@ STATISTICS = ("correction", "covariance", "mixed", "cross", "exchange")
 
 
 def drawn(network, **options) -> en.Ensemble:
-    fixed = dict(samples=1000, width=8, key=KEY, sampler=en.RealWeights(), tangent_kernel=True)
+    fixed: dict[str, Any] = dict(
+        samples=1000, width=8, key=KEY, sampler=en.RealWeights(), tangent_kernel=True
+    )
     return en.sample(network, PAIR, **{**fixed, **options})
 
 
@@ -43,10 +46,23 @@ def test_one_network_by_hand(rates):
     """All weight matrices differentiated, those of two layers a block among them."""
     ends = dict(input_weight_variance=1.3, output_weight_variance=0.9, output_bias_variance=0.5)
     network = resnet(ko.Tanh(), 2, rho=0.5, layers_per_block=2, **ends)
-    chosen = dict.fromkeys(("control", "batch", "dtype", "samples"))
-    chosen |= dict(pairs=False, responses=False, tangent_kernel=True, rates=rates, batch=1)
-    start = dict(sampler=en.RealWeights(), start=en.GaussianRows(), layers=[0, 1, 2], width=3)
-    draw, empty = prepare(network, PAIR, KEY, **start, **chosen)
+    draw, empty = prepare(
+        network,
+        PAIR,
+        KEY,
+        width=3,
+        samples=None,
+        layers=[0, 1, 2],
+        sampler=en.RealWeights(),
+        start=en.GaussianRows(),
+        control=None,
+        pairs=False,
+        responses=False,
+        tangent_kernel=True,
+        rates=rates,
+        batch=1,
+        dtype=None,
+    )
     key = jr.key(9)
     found = run_batch(draw, key)
     h, z, own = by_hand(network, draw, key, rates)
@@ -184,7 +200,7 @@ def test_components_are_listed_once():
         assert len(np.unique(np.round(array, 12))) == len(values) == len(set(np.round(values, 12)))
 
 
-FEW = dict(samples=64, batch=4, rates=RATES, layers=[1, 2])
+FEW: dict[str, Any] = dict(samples=64, batch=4, rates=RATES, layers=[1, 2])
 
 
 def test_files_and_other_rates(tmp_path):
@@ -206,10 +222,11 @@ def test_files_and_other_rates(tmp_path):
     assert first.merge(drawn(network, **{**options, "key": jr.key(1)})).samples == 128
     with pytest.raises(ValueError, match="pass `tangent_kernel=True` with them"):
         en.sample(network, PAIR, width=8, samples=64, key=KEY, rates=other)
-    damaged = dict(np.load(path))
+    damaged: dict[str, Any] = dict(np.load(path))
     configuration = json.loads(str(damaged["configuration"]))
     del configuration["rates"]
-    np.savez(path, **damaged | {"configuration": np.array(json.dumps(configuration))})
+    damaged["configuration"] = np.array(json.dumps(configuration))
+    np.savez(path, **damaged)
     with pytest.raises(ValueError, match="those of an earlier version"):
         en.Ensemble.load(path)
 

@@ -37,7 +37,7 @@ def tangent_draw(
 ) -> tuple[TangentDraw, Float[np.ndarray, "layers element"]]:
     """The compiled function's arguments, and Theta of infinite width in float64. **Raises** `ValueError`
     for rates of another depth, and where Theta overflows."""
-    start, limit = tangent_chain(network, rates, chain.kernel, elements)
+    start, limit = tangent_chain(network, rates, np.asarray(chain.kernel), elements)
     # Products of up to two deviations of each kind are summed.
     if not np.all(np.abs(limit) < float(jnp.finfo(dtype).max) ** 0.25):
         raise ValueError(
