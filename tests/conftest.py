@@ -1,13 +1,20 @@
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
-# Compiling is most of the time of the tests: without LLVM's optimisations it takes half as long. What
-# XLA_FLAGS has already goes first: `XLA_FLAGS=--xla_backend_optimization_level=3 pytest` tests programs
-# as users run them.
+# Compiling is most of the time of the tests: without LLVM's optimisations it takes half as long, and half
+# of that with XLA's older emitters of loops. (XLA ends a process that gives it a flag it does not know,
+# and a later one may not know that.) What XLA_FLAGS has already goes first:
+# `XLA_FLAGS=--xla_backend_optimization_level=3 pytest` tests programs as users run them.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    flags = os.environ["XLA_FLAGS"] + " --xla_cpu_use_fusion_emitters=false"
+    probe = [sys.executable, "-c", "import jax; jax.devices('cpu')"]
+    if subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True).returncode == 0:
+        os.environ["XLA_FLAGS"] = flags
 
 # A program is compiled once in a run of the tests: the modules, both workers and the processes that tests
 # start find it in a folder of this run's own, which the run makes first and removes last. (Workers have

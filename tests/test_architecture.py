@@ -43,30 +43,37 @@ def test_one_variance_a_layer_is_one_for_all():
         networks(weight_variance=1.3, bias_variance=0.2),
         networks(weight_variance=jnp.full(3, 1.3), bias_variance=jnp.full(3, 0.2)),
     ):
-        closure = ko.WickTower(6)
+        closure = ko.WickTower(6) if isinstance(few, ko.ResNet) else ko.GOnly()
         one, other = (ko.propagate_pairs(net, KERNEL, closure=closure).moments for net in (few, many))
         for x, y in zip(one, other):
             assert jnp.array_equal(x, y)
         assert jnp.array_equal(ko.response(few, KERNEL).diagonal, ko.response(many, KERNEL).diagonal)
 
 
-def test_gradients_by_every_variance():
-    for net in networks(weight_variance=WEIGHTS, bias_variance=BIASES + 0.1):
-        place = lambda leaves, net=net: eqx.tree_at(
-            lambda n: (n.weight_variance, n.bias_variance), net, (leaves[:3], leaves[3:])
-        )
+GRADIENTS = [
+    ("resnet", ko.WickTower(2)),
+    ("mlp", ko.GOnly()),
+    pytest.param("resnet", ko.WickTower(4), marks=pytest.mark.slow),
+    pytest.param("mlp", ko.WickTower(4), marks=pytest.mark.slow),
+]
 
-        @jax.jit
-        def height(leaves, place=place):
-            solution = ko.propagate_pairs(place(leaves), KERNEL, closure=ko.WickTower(4), layers=[3])
-            moments = solution.moments
-            return jnp.sum(moments.kernel_variance) + jnp.sum(moments.mean_correction)
 
-        at = jnp.concatenate([net.weight_variance, net.bias_variance])
-        gradient = jax.grad(height)(at)
-        moved = lambda k, height=height, at=at: lambda x: height(at.at[k].add(x))
-        slopes = jnp.array([central_difference(moved(k), 0.0, 1e-3) for k in range(6)])
-        assert relative_error(gradient, slopes) < 1e-9
+@pytest.mark.parametrize("name, closure", GRADIENTS)
+def test_gradients_by_every_variance(name, closure):
+    both = networks(weight_variance=WEIGHTS, bias_variance=BIASES + 0.1)
+    net = dict(zip(("resnet", "mlp"), both))[name]
+
+    @jax.jit
+    @jax.value_and_grad
+    def height(leaves):
+        moved = eqx.tree_at(lambda n: (n.weight_variance, n.bias_variance), net, (leaves[:3], leaves[3:]))
+        moments = ko.propagate_pairs(moved, KERNEL, closure=closure, layers=[3]).moments
+        return jnp.sum(moments.kernel_variance) + jnp.sum(moments.mean_correction)
+
+    at = jnp.concatenate([net.weight_variance, net.bias_variance])
+    moved = lambda k: lambda x: height(at.at[k].add(x))[0]
+    slopes = jnp.array([central_difference(moved(k), 0.0, 1e-3) for k in range(6)])
+    assert relative_error(height(at)[1], slopes) < 1e-9
 
 
 def test_responses_and_scale_of_unequal_blocks():
@@ -93,9 +100,9 @@ def test_unequal_blocks_have_no_flow():
     net = ko.ResNet(ko.Erf(), 3, weight_variance=WEIGHTS)
     for call in (
         lambda net: ko.solve(net, KERNEL, 1.0),
-        lambda net: ko.solve_pairs(net, KERNEL, 1.0),
+        lambda net: ko.solve_pairs(net, KERNEL, 1.0, closure=ko.GOnly()),
         lambda net: ko.response_flow(net, KERNEL, 1.0),
-        lambda net: ko.optimal_flow_time(net, KERNEL),
+        lambda net: ko.optimal_flow_time(net, KERNEL, pairs=False),
     ):
         with pytest.raises(ValueError, match="equal blocks only"):
             call(net)
@@ -138,7 +145,7 @@ def test_layers_of_a_users_own():
         3,
         residual_scale=0.3 * number**-0.5,
         weight_variance=number**0.4,
-        bias_variance=0.1,
+        bias_variance=jnp.full(3, 0.1),  # one a layer, as in the programs above
     )
     closure = ko.WickTower(6)
     for one, other in zip(*(ko.propagate_pairs(n, KERNEL, closure=closure).moments for n in (own, same))):

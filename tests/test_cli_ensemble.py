@@ -16,7 +16,7 @@ pytest.importorskip("typer")
 from kernelode._cli.main import main  # noqa: E402
 
 KERNEL = np.array([[1.0, 0.3], [0.3, 0.8]])
-NETWORK = ko.ResNet(ko.Tanh(), 6, residual_scale=0.4, weight_variance=1.25, bias_variance=0.05)
+NETWORK = ko.ResNet(ko.Erf(), 6, residual_scale=0.4, weight_variance=1.25, bias_variance=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 def arguments(folder, *more: str, width=16, output=None) -> list[str]:
-    found = ["ensemble", "--data", str(folder / "k.npz"), "--input-scale", "raw", "--depth", "6"]
+    found = ["ensemble", "--data", str(folder / "k.npz"), "--input-scale", "raw", "--activation", "erf"]
+    found += ["--depth", "6"]
     found += ["--residual-scale", "0.4", "--width", str(width), "--networks", "500", "--layers", "3"]
     return found + ([] if output is None else ["--output", str(folder / output)]) + list(more)
 

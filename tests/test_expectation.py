@@ -82,7 +82,11 @@ def unbounded(entries):
     return [entry for entry in entries if not abs(entry[2] - entry[4]) <= entry[3] + 1e-30]
 
 
-@pytest.mark.parametrize("name", [*SMOOTH, *HOMOGENEOUS])
+#: Softplus and a user's function are integrated over the plane as Swish is.
+SLOW = pytest.param("swish", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [SLOW if name == "swish" else name for name in [*SMOOTH, *HOMOGENEOUS]])
 def test_reference(name):
     """Values to 1e-10, first and second derivatives to 1e-8, third to 1e-6, variances up to 20.
 
@@ -260,7 +264,7 @@ def test_kinks_on_singular_blocks(name):
         assert jnp.allclose(tangents[:, 2:], 0, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["tanh", "swish", "gelu", "leaky_relu", "hard_tanh"])
+@pytest.mark.parametrize("name", ["tanh", SLOW, "gelu", "leaky_relu", "hard_tanh"])
 def test_symmetry_and_positivity(name):
     """E[sigma(x) sigma(y)] is symmetric, a PSD matrix over any inputs, its diagonal E[sigma^2]."""
     activation = {**SMOOTH, **HOMOGENEOUS, **KINKED}[name]

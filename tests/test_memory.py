@@ -41,6 +41,7 @@ WIDE: dict[str, Any] = {
     "propagate, tower": lambda: ko.propagate(ERF, jnp.eye(12), closure=ko.WickTower(8), layers=[10]),
     "propagate_pairs": lambda: ko.propagate_pairs(ERF, MANY),
     "propagate_pairs, tower": lambda: ko.propagate_pairs(ERF, MANY, closure=ko.WickTower(8)),
+    "propagate, tangents": lambda: ko.propagate(ERF, MANY, closure=ko.TangentTower(8), layers=[10]),
     "solve, all depths": lambda: ko.solve(ERF, jnp.eye(10), jnp.linspace(0, 1, 10**4)),
     "solve, four points": lambda: ko.solve(ERF, MANY, [1.0], closure=ko.GOnly()),
     "solve, steps": lambda: ko.solve(ERF, MANY, [1.0], saveat=diffrax.SaveAt(steps=True)),
@@ -174,7 +175,8 @@ def test_the_size_of_a_state_is_that_of_its_arrays():
     kernel = jnp.eye(5) + 0.3
     for activation in (ko.Erf(), ko.GELU()):
         network = resnet(activation, 2)
-        for closure in (ko.GOnly(), ko.GOnly().pairs(), ko.WickTower(6), ko.WickTower(6).pairs()):
+        towers = (ko.WickTower(6), ko.WickTower(6).pairs(), ko.TangentTower(6))
+        for closure in (ko.GOnly(), ko.GOnly().pairs(), ko.TangentKernel(), *towers):
             state = jax.eval_shape(closure.init, network, kernel)
             size = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state))
             # Some have the variances once more.

@@ -269,6 +269,7 @@ def test_results_say_what_is_not_known():
     good = ko.ResNet(ko.Elementwise(jnp.tanh), depth=1, residual_scale=0.4)
     assert ko.propagate(good, kernel).result == ko.RESULTS.successful
     assert np.all(ko.propagate(good, kernel).quadrature_error < 1e-12)
+    good = ko.ResNet(ko.Tanh(), depth=1, residual_scale=0.4)
     optimum = ko.optimal_residual_scale(good, kernel, pairs=False)
     for error in (ko.response(good, kernel).quadrature_error, optimum.quadrature_error):
         assert error is not None and error < 1e-7

@@ -44,7 +44,11 @@ def test_diagonal_reference(case):
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in reference_cases("rho_star_diag_erf") if case["inputs"]["L"] in (1, 10)],
+    [
+        case if case["inputs"]["L"] == 10 else pytest.param(case, marks=pytest.mark.slow)
+        for case in reference_cases("rho_star_diag_erf")
+        if case["inputs"]["L"] in (1, 10)
+    ],
     ids=case_id,
 )
 def test_implicit_gradients(case):
@@ -197,13 +201,15 @@ def test_digits_summary(case):
     assert relative_error(pairs.standard_deviation, expected["sd_offdiag"]) < 1e-9
 
 
-@pytest.mark.parametrize("depth", [10, 50])
+@pytest.mark.parametrize("depth", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_softplus_has_no_diagonal_optimum(depth):
     found = diagonal(resnet(ko.Softplus(), depth), 0.05)
     assert bool((found.status == ko.STATUS.increasing)[0]) and jnp.isinf(found.value[0])
 
 
-@pytest.mark.parametrize("activation", [ko.ReLU(), ko.GELU(), ko.Linear()])
+@pytest.mark.parametrize(
+    "activation", [ko.ReLU(), pytest.param(ko.GELU(), marks=pytest.mark.slow), ko.Linear()]
+)
 def test_unbounded_activations_have_no_optimum(activation):
     found = ko.optimal_residual_scale(resnet(activation, 10), PAIR)
     assert bool(jnp.all(found.diagonal.status == ko.STATUS.increasing))

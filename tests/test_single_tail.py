@@ -39,7 +39,8 @@ def solver(name: str, closure: ko.WickTower):
         )
         return jnp.stack([numbers(found.moments), numbers(found.read_out)])
 
-    return eqx.filter_jit(jax.vmap(one))
+    # One after the other: `vmap` would trace the flow once more, and go on until the last one ends.
+    return eqx.filter_jit(lambda *draws: jax.lax.map(lambda draw: one(*draw), draws))
 
 
 def draws(name: str, count: int, longest: float = 2.5):
@@ -86,7 +87,7 @@ TABLE = {
 SETTINGS = {"tanh": (2.0, 2.0, 0.0, 2.0), "erf": (4.0, 1.5, 0.0, 1.0)}
 
 
-@pytest.mark.parametrize("name", ["tanh", pytest.param("erf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["erf", pytest.param("tanh", marks=pytest.mark.slow)])
 def test_published_orders(name):
     """Relative errors, as a calculation of its own has them; what is reported is larger."""
     setting = [jnp.asarray([x]) for x in SETTINGS[name]]
@@ -133,22 +134,25 @@ def network(activation, weight_variance=1.5, bias_variance=0.1):
 def test_rate_is_the_derivative_of_push(closure):
     net = network(ko.GELU())
     closure = closure.prepare(net, KERNEL, jnp.asarray([0.5]))
-    state = jax.tree.map(lambda s: s[-1], ko.solve(net, KERNEL, [0.5], closure=closure).state)
 
     @eqx.filter_jit
-    def push(e):
+    def push(state, e):
         layer = eqx.tree_at(lambda x: x.scale, net.flow_layer(), jnp.sqrt(e))
-        return closure.push(net, state, layer).singles.tail
+        return closure.push(net, state, layer)
 
-    rate = eqx.filter_jit(lambda: closure.rate(net, state, net.flow_layer()).singles.tail)()
-    low, high = push(jnp.asarray(1e-4)), push(jnp.asarray(2e-4))
+    # A state on its way.
+    state = eqx.filter_jit(closure.init)(net, KERNEL)
+    for _ in range(3):
+        state = push(state, jnp.asarray(0.16))
+    rate = eqx.filter_jit(closure.rate)(net, state, net.flow_layer()).singles.tail
+    low, high = (push(state, jnp.asarray(e)).singles.tail for e in (1e-4, 2e-4))
     slope = jax.tree.map(lambda f0, f1, f2: (4 * f1 - f2 - 3 * f0) / 2e-4, state.singles.tail, low, high)
     for one, other in zip(slope, rate):
         assert jnp.max(jnp.abs(one - other)) <= 1e-6 * jnp.max(jnp.abs(other)) + 1e-10
 
 
 def test_layers_have_no_tail():
-    net = network(ko.Tanh())
+    net = network(ko.Erf())
     for closure in (ko.WickTower(6), ko.WickTower(6).pairs()):
         found = ko.propagate(net, KERNEL, closure=closure)
         assert found.state.singles.tail is None
@@ -197,8 +201,8 @@ def test_a_read_out_unlike_the_flow():
 def test_inputs_without_a_tail():
     """A zero input, and a kernel that does not grow: the plain tower and its bound."""
     cases = [jnp.asarray(x) for x in ([0.0, 0.7], [1.5, 0.0], [0.1, 0.0], [0.5, 0.5])]
-    found = solver("tanh", ko.WickTower(4))(*cases)
-    plain = solver("tanh", ko.WickTower(4, single_order=4))(*cases)
+    found = solver("erf", ko.WickTower(4))(*cases)
+    plain = solver("erf", ko.WickTower(4, single_order=4))(*cases)
     assert jnp.all(jnp.isfinite(found)) and jnp.max(jnp.abs(found - plain)) < 1e-9
 
 

@@ -66,7 +66,8 @@ def solver(name: str, depth: int, order: int, start: str, inputs: int):
         solution = ko.propagate_pairs(network, kernel, closure=closure, layers=[depth], throw=False)
         return solution.moments, solution.read_out
 
-    return eqx.filter_jit(jax.vmap(one))
+    # One after the other: `vmap` would trace all of it once more.
+    return eqx.filter_jit(lambda *cases: jax.lax.map(lambda case: one(*case), cases))
 
 
 def solved(cases, name, depth, order, start, inputs):

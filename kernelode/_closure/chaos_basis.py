@@ -32,13 +32,14 @@ from .._expectation.nodes import TERMS
 
 class Degrees(NamedTuple):
     """The degrees p of a truncation, and the static tables for them. Axes (degree, k). `floor` is that
-    of the bases."""
+    of the bases, `step` from one degree to the next."""
 
     p: np.ndarray  # (degree,)
     j: np.ndarray  # (degree, order + 1): p - k, zero where outside
     k: np.ndarray  # (order + 1,)
     inside: np.ndarray  # (degree, order + 1): k <= p
     floor: float
+    step: int
 
     @property
     def order(self) -> int:
@@ -52,7 +53,7 @@ class Degrees(NamedTuple):
     @property
     def neglected(self) -> int:
         """The lowest degree that is left out."""
-        return int(self.p[-1] + self.p[0])
+        return int(self.p[-1]) + self.step
 
 
 def basis_floor(activation: AbstractActivation) -> float:
@@ -68,7 +69,7 @@ def degrees(order: int, step: int, floor: float = 0.0, first: int | None = None)
     `first` degree on."""
     p, k = np.arange(step if first is None else first, order + 1, step), np.arange(order + 1)
     difference = p[:, None] - k[None, :]
-    return Degrees(p, np.maximum(difference, 0), k, difference >= 0, floor)
+    return Degrees(p, np.maximum(difference, 0), k, difference >= 0, floor, step)
 
 
 def by_degree(square: Float[Array, "j k"], p: np.ndarray, width: int) -> Float[Array, "degree width"]:

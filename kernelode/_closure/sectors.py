@@ -72,7 +72,7 @@ class Turn(NamedTuple):
     sector m; and how much those beyond the order contract at the least. Along a flow, their rates."""
 
     rotate: Callable[[int, Array], Array]
-    contraction: Float[Array, ""]
+    contraction: Callable[[int], Array]
 
 
 def driven(here: SectorLayer, sector: Sector) -> Float[Array, "x x"]:
@@ -91,7 +91,7 @@ def sector_rate(m: int, here: SectorLayer, sector: Sector, turn: Turn) -> Sector
     covariance, _ = kernel_rate(here.chi, sources, sector.covariance, sources.shift)
     jacobian = _with_diagonal(jnp.abs(here.chi), jnp.diagonal(here.chi))
     moved = jacobian @ sector.error + here.tail[:, None] * sector.beyond[None, :]
-    beyond = jacobian @ sector.beyond + here.tail - turn.contraction * sector.beyond
+    beyond = jacobian @ sector.beyond + here.tail - turn.contraction(m) * sector.beyond
     return Sector(memory, covariance, beyond, moved + moved.T)
 
 
@@ -107,8 +107,8 @@ def sector_push(m: int, here: SectorLayer, sector: Sector, layer: Layer, turn: T
     jacobian = _with_diagonal(back * jnp.abs(here.chi), jnp.abs(forth + back * jnp.diagonal(here.chi)))
     missing = back * (here.tail[:, None] * sector.beyond[None, :]) @ jacobian.T
     error = jacobian @ sector.error @ jacobian.T + missing + missing.T
-    of_labels = jnp.abs(layer.skip) ** m
-    beyond = of_labels * turn.contraction * (jacobian @ sector.beyond + back * here.tail)
+    # Factors y contract too, by alpha sqrt(Theta / Theta') <= 1, of which no use is made.
+    beyond = turn.contraction(m) * (jacobian @ sector.beyond + back * here.tail)
     return Sector(memory, covariance, beyond, error)
 
 

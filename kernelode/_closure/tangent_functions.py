@@ -189,7 +189,7 @@ class PairFunctions(AbstractFunctions):
         return c[..., d.p, : d.order + 1]
 
     def lowered(self, c, d):
-        return lowered(c, self.frame.gram, int(d.p[1] - d.p[0]), int(d.p[0]))
+        return lowered(c, self.frame.gram, d.step, int(d.p[0]))
 
     def fourth(self, factors):
         return self.fourths[_places(factors)]

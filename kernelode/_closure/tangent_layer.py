@@ -67,10 +67,11 @@ def tangent_layer(
 
     constants = jnp.stack([layer.affine.bias_variance, layer.rates.bias_variance])
     q = jnp.repeat(constants, count) + psi[lowest]
-    of_values, bend = twice(psi), twice(slopes)
+    low = lambda c: c[:, *[slice(3)] * (c.ndim - 1)]  # all that derivatives of the mean need
+    of_values, bend = twice(psi), twice(low(slopes))
     through = jnp.concatenate([zero, jnp.diag(slopes[lowest])])
     chi = jnp.concatenate([of_values[lowest], through], axis=1)
-    again = twice(of_values.reshape(-1, *of_values.shape[2:]))[lowest]
+    again = twice(low(of_values.reshape(-1, *of_values.shape[2:])))[lowest]
 
     matrix = theta[numbers].reshape(functions.inputs, functions.inputs)
     factors = lambda pairs, kinds: np.stack([pairs, np.broadcast_to(kinds, pairs.shape)], axis=-1)
@@ -79,7 +80,7 @@ def tangent_layer(
     mean, moments = base[lowest], products(both, both)
 
     e, f = labels.T
-    of_mixed = weight * once(functions.mixed)[lowest]  # (x, e)
+    of_mixed = weight * once(low(functions.mixed))[lowest]  # (x, e)
     moved = jnp.where(
         f[:, None] == f[None, :], of_mixed[:, e], 0
     )  # of (a, f) by (e, f): the derivative by z_e

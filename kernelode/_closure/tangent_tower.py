@@ -25,9 +25,9 @@ from .._expectation.slopes import (
     single_slopes,
     slope_error,
 )
-from .._kernel import as_block, input_pairs
+from .._kernel import input_pairs
 from .._numerics.chunks import map_in_chunks
-from .._support.checks import integer
+from .._support.checks import integer, is_concrete, refuse_where
 from .._support.custom_types import RealLike
 from .base import AbstractPairClosure, AbstractTangentClosure, WidthMoments, check_supported
 from .chaos_basis import basis_floor, degrees
@@ -56,6 +56,9 @@ from .wick_tower_pairs import WickTowerPairs, at_index
 
 #: Pairs that are treated together: their arrays are some five times those of `WickTower`.
 _CHUNK = 16
+#: The order for elements of one input along a flow: memory of degree p relaxes at the rate (p/2) Q/K,
+#: which steps have to follow, and at 40 they are no shorter than accuracy makes them.
+_FLOW_ORDER = 40
 
 
 class TangentTowers(eqx.Module):
@@ -82,8 +85,8 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     shift, its covariance with itself and with the kernel, and the tensors F and B of Roberts, Yaida &
     Hanin (arXiv:2106.10165, chapter 8; arXiv:2508.11522), on all pairs of inputs.
 
-    Of feed-forward networks the covariances are exact; of residual networks, whose layers remember each
-    other, they are exact as `order` grows (docs/tangent_kernel.md). `Solution.tangent` has the
+    Exact of feed-forward networks, whatever the `order`; of residual networks, whose layers remember each
+    other, exact as it grows (docs/tangent_kernel.md). `Solution.tangent` has the
     `TangentMoments` of the saved depths, `Solution.read_out.tangent` those of the network's output.
 
     **Arguments**
@@ -91,8 +94,8 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     - `order`: P, the highest degree of chaos that pairs keep.
     - `rates`, `tangent`: as in `TangentKernel`.
     - `terms`: orders of the Hermite expansion in the coefficients of a pair.
-    - `single_order`: the order for elements of inputs by themselves: by default 120 through layers, or
-        `order` if that is larger, and `order` along a flow.
+    - `single_order`: the order for elements of inputs by themselves: by default 120 through layers and 40
+        along a flow, or `order` if that is larger.
 
     Inputs need a positive variance; those of an activation with kinks must not be parallel.
 
@@ -128,13 +131,16 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         self, network: AbstractArchitecture, kernel: Float[Array, "n n"], ts: Array | None = None
     ) -> "TangentTower":
         self.base.prepare(network, kernel, ts)
+        if is_concrete(kernel):
+            _covered(network, kernel)  # before anything is compiled; traced ones are checked by `init`
         check_supported(network, GaussianRows())
-        if self.single_order is not None:
-            return self
-        own = max(self.order, SINGLE_ORDER) if ts is None else self.order
-        return TangentTower(
-            self.order, self.base.rates, self.base.tangent, terms=self.terms, single_order=own
-        )
+        order, own = self.order, self.single_order
+        if not isinstance(network, AbstractResidualNetwork):
+            order = own = 2  # nothing is remembered, and everything else is exact
+        elif own is None:
+            own = max(order, SINGLE_ORDER if ts is None else _FLOW_ORDER)
+        rates, tangent = self.base.rates, self.base.tangent
+        return TangentTower(order, rates, tangent, terms=self.terms, single_order=own)
 
     def layers(self, network: AbstractArchitecture) -> RatedLayer:
         return self.base.layers(network)
@@ -304,21 +310,20 @@ def _in_frame(q: Float[Array, "6"]) -> tuple[Array, Array, Array]:
 
 def _covered(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The kernel, if the tower is known for it."""
-    block = as_block(kernel)
-    kernel = eqx.error_if(
+    q = jnp.diagonal(kernel)
+    kernel = refuse_where(
         kernel,
-        jnp.any(block.row <= 0),
+        jnp.any(q <= 0),
         "`TangentTower` needs inputs of positive variance; `TangentKernel` takes all.",
     )
     if not has_kinks(network.activation):
         return kernel
-    _, gap = jax.vmap(jax.vmap(alignment, (None, 0, 0)), (0, None, 0))(*jax.tree.leaves(block))
-    parallel = (gap <= 0) & ~np.eye(kernel.shape[0], dtype=bool)
-    return eqx.error_if(
+    _, gap = jax.vmap(jax.vmap(alignment, (None, 0, 0)), (0, None, 0))(q, q, kernel)
+    return refuse_where(
         kernel,
-        jnp.any(parallel),
-        "`TangentTower` needs inputs that are not parallel, for an activation with kinks: leave out "
-        "what is a multiple of another.",
+        jnp.any((gap <= 0) & ~np.eye(kernel.shape[0], dtype=bool)),
+        "`TangentTower` needs inputs that are not parallel, for an activation with kinks: leave out what "
+        "is a multiple of another.",
     )
 
 

@@ -84,15 +84,16 @@ def _each(step: Callable[[int, SectorLayer, Sector], Sector], here: TangentLayer
 def single_turn(q: Array, after: Array, skip: Array, kept: Kept) -> Turn:
     """From the variance `q` to that `after` a layer."""
     ratio = skip * jnp.sqrt(q / after)
-    powers = cumulative_powers(ratio, kept[0].neglected + 1)
-    return Turn(lambda m, r: r * powers[kept[m].p][None], jnp.abs(powers[kept[0].neglected]))
+    powers = cumulative_powers(ratio, max(d.neglected for d in kept) + 1)
+    contraction = lambda m: jnp.abs(powers[kept[m].neglected])
+    return Turn(lambda m, r: r * powers[kept[m].p][None], contraction)
 
 
 def single_turning(q: Array, drift: Array, kept: Kept) -> Turn:
     """As the variance moves by `drift`."""
     rate = -drift / q / 2
     degree = lambda m: jnp.asarray(kept[m].p, q.dtype)
-    return Turn(lambda m, r: rate * degree(m)[None] * r, -rate * kept[0].neglected)
+    return Turn(lambda m, r: rate * degree(m)[None] * r, lambda m: -rate * kept[m].neglected)
 
 
 def pair_turn(entries: Any, after: Any, drift: Any, layer: Layer, kept: Kept) -> Turn:
@@ -101,8 +102,8 @@ def pair_turn(entries: Any, after: Any, drift: Any, layer: Layer, kept: Kept) ->
     turned = layer.skip * there.b @ here.a
     forth, back = layer.skip**2, layer.scale**2
     total = forth + back * contraction_rate(pair_matrix(*drift), here.b, units(here.gram))
-    power = kept[0].neglected / 2
-    contraction = (forth / jnp.where(total > 0, total, 1)) ** power
+    square = forth / jnp.where(total > 0, total, 1)
+    contraction = lambda m: square ** (kept[m].neglected / 2)
     return Turn(lambda m, r: change_basis(r, turned, *_table(kept[m])), contraction)
 
 
@@ -110,13 +111,14 @@ def pair_turning(entries: Any, drift: Any, kept: Kept) -> Turn:
     """As the kernel of a pair moves by `drift`, (aa, bb, ab)."""
     here, moved = frame(*entries, floor=kept[0].floor), pair_matrix(*drift)
     rate = frame_rate(*entries, drift=moved, floor=kept[0].floor)
-    contraction = contraction_rate(moved, here.b, units(here.gram))
-    return Turn(lambda m, r: turning(r, rate, *_table(kept[m])), kept[0].neglected / 2 * contraction)
+    slowest = contraction_rate(moved, here.b, units(here.gram))
+    contraction = lambda m: kept[m].neglected / 2 * slowest
+    return Turn(lambda m, r: turning(r, rate, *_table(kept[m])), contraction)
 
 
 def _table(d: Degrees) -> tuple[int, int]:
     """The step and the first of the degrees."""
-    return int(d.p[1] - d.p[0]), int(d.p[0])
+    return d.step, int(d.p[0])
 
 
 def conditional_moments(unit: TangentUnit) -> UnitMoments:

@@ -5,17 +5,26 @@ arrays of the size that is asked about. The counts of arrays that a layer or a s
 saved are those of XLA's own memory analysis, rounded down (tests/test_memory.py compares them).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import diffrax
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractOddActivation
 from .._architecture import AbstractArchitecture
-from .._closure import AbstractClosure, AbstractPairable, GOnly, WickTower
+from .._closure import (
+    AbstractClosure,
+    AbstractPairable,
+    GOnly,
+    TangentKernel,
+    TangentTower,
+    WickTower,
+)
 from .._closure.g_only import GOnlyPairs
 from .._closure.singles import SINGLE_ORDER
 from .._closure.wick_tower_pairs import WickTowerPairs
@@ -127,7 +136,19 @@ def state_numbers(network: AbstractArchitecture, closure: AbstractClosure | None
     if isinstance(closure, WickTowerPairs):
         pairs, order = max(1, n * (n - 1) // 2), closure.order or _HIGHEST
         return n + pairs * (3 * _chaos(network, order) + 34) + _singles(network, closure, n)
-    return mean
+    if isinstance(closure, TangentTower):
+        of = lambda count: _of_shapes(network, closure, count)
+        # That of one input, and what a pair has beside its two.
+        return n * of(1) + n * (n - 1) // 2 * (of(2) - 2 * of(1))
+    return 2 * mean if isinstance(closure, TangentKernel) else mean
+
+
+def _of_shapes(network: AbstractArchitecture, closure: TangentTower, n: int) -> int:
+    kernel = jax.ShapeDtypeStruct((n, n), network.last_width.dtype)
+    none = lambda x: x is None
+    closure = eqx.tree_at(lambda c: c.base.tangent, closure, None, is_leaf=none)  # of n inputs
+    state = jax.eval_shape(closure.init, network, kernel)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
 
 
 def _singles(network: AbstractArchitecture, closure: WickTower | WickTowerPairs, n: int) -> int:
@@ -180,7 +201,9 @@ def _check_states(
     what += " for all pairs" if name.endswith("Pairs") else ""
     what += f" of {_inputs(kernel)} at {saved:,} {of if saved != 1 else of[:-1]}"
     n, m = _shape(kernel)
-    numbers = n * m + n + m if isinstance(kernel, Block) else state_numbers(network, closure, n)
+    numbers = state_numbers(network, closure, n)
+    if isinstance(kernel, Block):
+        numbers = n * m * (2 if isinstance(closure, TangentKernel) else 1) + n + m
     _check(copies * numbers, kernel, what, remedy)
 
 
