@@ -216,6 +216,9 @@ def test_files_and_other_rates(tmp_path):
     shapes = {name: getattr(again.estimates, f"tangent_{name}").value.shape for name in STATISTICS}
     assert shapes["correction"] == (2, 2, 2) and shapes["mixed"] == (2, 2, 2, 3, 3)
     assert shapes["cross"] == shapes["exchange"] == (2, 2, 2, 2, 2, 2, 2)
+    table = first.to_xarray()
+    assert table["tangent_mixed"].shape == (2, 2, 2, 3, 3)
+    assert table["tangent_cross_error"].shape == (2, 2, 2, 2, 2, 2, 2)
     other = ko.LearningRates(weight=1.0)
     with pytest.raises(ValueError, match="differs in: rates"):
         drawn(network, checkpoint=path, **{**options, "rates": other})
@@ -238,6 +241,11 @@ def test_comparisons_of_tangent_kernels():
     first = drawn(network, **FEW)
     theory = ko.propagate(network, PAIR, closure=ko.TangentTower(4, RATES))
     kinds = {row.quantity for row in ko.compare(theory, first).rows}
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    from kernelode.plot import plot_comparison
+
+    for kind in kinds:
+        assert plot_comparison(figure.add_subplot(), ko.compare(theory, first), kind).get_ylabel()
     assert kinds == {"mean_correction", "kernel_covariance", *(f"tangent_{k}" for k in STATISTICS)}
     elsewhere = ko.propagate(network, PAIR, closure=ko.TangentTower(4, other))
     with pytest.raises(ValueError, match="differ in the learning rates"):
