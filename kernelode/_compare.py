@@ -1,24 +1,40 @@
 """Predictions compared with simulations: z-scores, and one number for all of them together."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
 import scipy
 
-from ._architecture.describe import describe
-from ._architecture.start import FixedGram, GaussianRows
-from ._closure.base import AbstractMomentClosure, AbstractPairable
+from ._closure.base import AbstractMomentClosure, AbstractPairable, AbstractTangentClosure
+from ._comparable import check_kernels, check_networks, common_depths, tangent_moments
+from ._components import (
+    Components,
+    of_covariance,
+    of_cross,
+    of_exchange,
+    of_kernel,
+    of_pair_covariance,
+    pair_blocks,
+)
 from ._depth.solution import Solution
-from ._kernel import element_inputs
 from ._support.checks import described, instance
-from ._support.probe import probe, same_probe
 from .ensemble import Ensemble, Extrapolation, Measured
 from .ensemble._rounds import FEWEST
 
-#: What a solution predicts, by the name of the estimate.
-_PREDICTED = ("mean_kernel", "mean_correction", "kernel_covariance", "limit_covariance")
+#: What a solution predicts of the kernel, by the name of the estimate.
+_KERNEL = ("mean_kernel", "mean_correction", "kernel_covariance", "limit_covariance")
+
+#: And of the tangent kernel of the network's outputs: that of `TangentMoments`, and the components.
+_TANGENT: dict[str, tuple[str, Callable[[int], Components]]] = {
+    "tangent_correction": ("correction", of_kernel),
+    "tangent_covariance": ("covariance", of_pair_covariance),
+    "tangent_mixed": ("mixed", functools.partial(of_pair_covariance, symmetric=False)),
+    "tangent_cross": ("cross", of_cross),
+    "tangent_exchange": ("exchange", of_exchange),
+}
 
 
 class Row(NamedTuple):
@@ -89,41 +105,56 @@ def compare(
     - `solution`: of `propagate` or `solve`, or of their forms for pairs.
     - `measured`: an `Ensemble` of the same network, or an `Extrapolation` of two.
     - `quantities`: which of `mean_kernel`, `mean_correction`, `kernel_covariance` and
-        `limit_covariance`. By default K1 and V4: the latter from the reference chains, without
-        corrections of order 1/n, where there are any. (K1 of one width and `kernel_covariance` have such
-        corrections, which the theory does not predict and small errors show: see `extrapolate`.)
+        `limit_covariance`; of the tangent kernel `tangent_correction`, `tangent_covariance`,
+        `tangent_mixed`, `tangent_cross` and `tangent_exchange`, which a `TangentTower` predicts of the
+        network's outputs. By default K1 and V4: the latter from the reference chains, without
+        corrections of order 1/n, where there are any; and all of the tangent kernel, if both have it.
+        (K1 of one width, `kernel_covariance` and those of the tangent kernel have such corrections, which
+        the theory does not predict and small errors show: see `extrapolate`.)
 
     **Returns** a `Comparison`.
 
-    **Raises** `ValueError` if networks differ, or there is no common depth; `TypeError` for other
-    objects.
+    **Raises** `ValueError` if networks or learning rates differ, or there is no common depth; `TypeError`
+    for other objects.
     """
     instance("solution", solution, Solution, "what `propagate` or `solve` returned")
     instance("measured", measured, Ensemble | Extrapolation, "an `Ensemble` or an `Extrapolation`")
     ensemble = measured if isinstance(measured, Ensemble) else measured.first
-    _check_networks(solution, ensemble)
+    check_networks(solution, ensemble)
     if np.count_nonzero(ensemble.counts) < FEWEST:
         raise ValueError("`measured` has too few batches to know its errors: draw more networks.")
     if quantities is None:
         quantities = _default(solution, measured)
     if isinstance(quantities, str) or not isinstance(quantities, Sequence):
         raise TypeError(f"`quantities` must be a tuple of names, got {described(quantities)}.")
-    unknown = [name for name in quantities if name not in _PREDICTED]
+    predicted = (*_KERNEL, *_TANGENT)
+    unknown = [name for name in quantities if name not in predicted]
     if unknown:
-        raise ValueError(f"`quantities` must be among {', '.join(_PREDICTED)}; got {unknown[0]!r}.")
-    here, there = _common_depths(np.asarray(solution.ts), measured.ts)
-    _check_kernels(solution, ensemble, here, there)
+        raise ValueError(f"`quantities` must be among {', '.join(predicted)}; got {unknown[0]!r}.")
+    here, there = common_depths(np.asarray(solution.ts), measured.ts)
+    check_kernels(solution, ensemble, here, there)
     pairs = ensemble.elements.pairs or not isinstance(solution.closure, AbstractPairable)
     rows, scatters = [], []
+    tangent = None
+    if any(name in _TANGENT for name in quantities):
+        tangent = tangent_moments(solution, ensemble, here, there)
     for name in quantities:
         estimate = _estimate(measured, name)
-        theory, truncation = _prediction(solution, name, measured)
-        covariance = name.endswith("covariance")
-        if covariance and pairs and isinstance(solution.closure, AbstractPairable):
-            theory, truncation = (_pair_blocks(x) for x in (theory, truncation))
-        if covariance and pairs and not ensemble.elements.pairs:
-            estimate = estimate.map(_pair_blocks)
-        index, labels = _components(ensemble.elements.inputs, covariance, pairs)
+        inputs = ensemble.elements.inputs
+        if tangent is not None and name in _TANGENT:
+            field, components = _TANGENT[name]
+            theory = np.asarray(getattr(tangent, field), float)
+            truncation = np.abs(np.asarray(getattr(tangent, f"{field}_truncation"), float))
+        else:
+            theory, truncation = _prediction(solution, name, measured)
+            components = of_kernel
+            if name.endswith("covariance"):
+                components = of_pair_covariance if pairs else of_covariance
+                if pairs and isinstance(solution.closure, AbstractPairable):
+                    theory, truncation = (pair_blocks(x) for x in (theory, truncation))
+                if pairs and not ensemble.elements.pairs:
+                    estimate = estimate.map(pair_blocks)
+        index, labels = components(inputs)
         value, scatter = estimate.value[:, *index][there], estimate.scatter[:, :, *index][:, there]
         expected, unsure = theory[:, *index][here], truncation[:, *index][here]
         error = np.sqrt(np.sum(scatter**2, axis=0))
@@ -145,6 +176,10 @@ def _rounding(ensemble: Ensemble, name: str) -> float:
     """The error of an estimate from rounding in the samples."""
     size = float(np.max(np.abs(ensemble.reference_kernel)))
     scale = {"mean_kernel": size, "mean_correction": ensemble.width * size}.get(name, size**2)
+    if name in _TANGENT and ensemble.reference_tangent is not None:
+        theta = float(np.max(np.abs(ensemble.reference_tangent)))
+        factors = {"tangent_correction": ensemble.width, "tangent_mixed": size, "tangent_cross": size}
+        scale = theta * factors.get(name, theta)
     return 16 * float(np.finfo(ensemble.configuration["dtype"]).eps) * scale
 
 
@@ -166,13 +201,16 @@ def _default(solution: Solution, measured: Ensemble | Extrapolation) -> tuple[st
     if not isinstance(solution.closure, AbstractMomentClosure):
         return ("mean_kernel",)
     limit = isinstance(measured, Ensemble) and measured.configuration["controlled"]
-    return ("mean_correction", "limit_covariance" if limit else "kernel_covariance")
+    ensemble = measured if isinstance(measured, Ensemble) else measured.first
+    both = isinstance(solution.closure, AbstractTangentClosure) and ensemble.reference_tangent is not None
+    tangent = tuple(_TANGENT) if both else ()
+    return ("mean_correction", "limit_covariance" if limit else "kernel_covariance", *tangent)
 
 
 def _estimate(measured: Ensemble | Extrapolation, name: str) -> Measured:
     if isinstance(measured, Ensemble):
         return getattr(measured.estimates, name)
-    if name not in ("mean_correction", "kernel_covariance"):
+    if name not in ("mean_correction", "kernel_covariance", *_TANGENT):
         raise ValueError(f"An extrapolation has no {name!r}: it is of an ensemble.")
     return getattr(measured, name)
 
@@ -196,74 +234,3 @@ def _prediction(
         return kernel + shift / width, np.abs(unsure) / width
     covariance = np.asarray(moments.kernel_covariance, float)
     return covariance, np.abs(np.asarray(moments.covariance_truncation, float))
-
-
-def _check_networks(solution: Solution, ensemble: Ensemble) -> None:
-    mine, theirs = describe(solution.network), ensemble.configuration["network"]
-    same = lambda field: mine["fields"][field] == theirs["fields"][field]
-    fields = ("activation", "weight_variance", "bias_variance", "layers_per_block")
-    differing = [f for f in fields if f in mine["fields"] and not same(f)]
-    if mine["type"] != theirs["type"] or differing:
-        what = ", ".join(differing) or "type"
-        raise ValueError(f"`solution` and `measured` are of different networks: they differ in {what}.")
-    if not same_probe(probe(solution.network.activation), ensemble.probe):
-        raise ValueError(
-            "`solution` and `measured` are of different networks: their activations have the same name, "
-            "but other values."
-        )
-    start = FixedGram if ensemble.configuration["fixed_gram"] else GaussianRows
-    closure_start = getattr(solution.closure, "start", None)
-    if closure_start is not None and type(closure_start) is not start:
-        raise ValueError(f"`measured` has the start {start.__name__}, the closure of `solution` another.")
-
-
-def _check_kernels(solution: Solution, ensemble: Ensemble, here: list[int], there: list[int]) -> None:
-    """At discrete depth both have the same mean kernel, each by its own integrals."""
-    mine = np.asarray(solution.mean_kernel)[here]
-    theirs = ensemble.elements.unfold(ensemble.reference_kernel)[there]
-    tolerance = 1e-6 + 1e3 * float(np.finfo(mine.dtype).eps)
-    if not solution.stats and np.max(np.abs(mine - theirs)) > tolerance * np.max(np.abs(theirs)):
-        raise ValueError(
-            "`solution` and `measured` have different mean kernels: they differ in the input kernel, the "
-            "scales or the depth."
-        )
-
-
-def _common_depths(mine: np.ndarray, theirs: np.ndarray) -> tuple[list[int], list[int]]:
-    here, there = [], []
-    for k, t in enumerate(theirs):
-        nearest = int(np.argmin(np.abs(mine - t)))
-        if abs(mine[nearest] - t) <= 1e-5 * max(1.0, t):
-            here.append(nearest)
-            there.append(k)
-    if not here:
-        raise ValueError(
-            f"`solution` and `measured` have no depth in common: t = {mine.tolist()} and "
-            f"{theirs.tolist()}."
-        )
-    return here, there
-
-
-def _pair_blocks(covariance: np.ndarray) -> np.ndarray:
-    """(..., N, N, N, N) -> (..., N, N, 3, 3): of each pair the elements (aa, ab, bb)."""
-    a, b = np.indices(covariance.shape[-2:])
-    first, second = np.stack([a, a, b], axis=-1), np.stack([a, b, b], axis=-1)
-    left, right = (first[..., :, None], second[..., :, None]), (first[..., None, :], second[..., None, :])
-    return covariance[..., *left, *right]
-
-
-def _components(inputs: int, covariance: bool, pairs: bool):
-    """Indices of every component once, and the inputs that they are of."""
-    first, second = element_inputs(inputs)
-    if not covariance:
-        found = labels = list(zip(first, second))
-    elif not pairs:
-        left, right = element_inputs(len(first))
-        found = labels = list(zip(first[left], second[left], first[right], second[right]))
-    else:
-        # (aa, aa) of a pair is that of a alone, which has a block of its own.
-        own, others = [(0, 0)], [(0, 1), (0, 2), (1, 1), (1, 2)]
-        found = [(a, b, *e) for a, b in zip(first, second) for e in (own if a == b else others)]
-        elements = lambda a, b: [(a, a), (a, b), (b, b)]
-        labels = [(*elements(a, b)[i], *elements(a, b)[j]) for a, b, i, j in found]
-    return tuple(np.array(found).T), [tuple(int(x) for x in label) for label in labels]

@@ -624,7 +624,8 @@ def test_kernel_at_width_shows_mean_band_limit_and_ensemble(axes):
     width_plot(axes, [2.0], at_width(kernel[:1]), kernel[:1], [(0, 0), (1, 1)])
     assert line(axes, "$G_{0,0}$").get_marker() == "o"
     axes.clear()
-    tangent = ko.TangentAtWidth(*[jnp.asarray(kernel)] * 2, jnp.zeros(3), ko.RESULTS.successful)
+    fields = jnp.asarray(kernel), jnp.asarray(kernel), jnp.zeros(3), ko.RESULTS.successful
+    tangent = ko.TangentAtWidth(*fields)
     width_plot(axes, [0, 1, 2], tangent, kernel, [(1, 1)], symbol="H")
     assert line(axes, "$H_{1,1}$") is not None
     with pytest.raises(ValueError, match="of the same depths and inputs"):

@@ -1,6 +1,7 @@
 """The tangent kernel of infinite width: neural-tangents, references, finite networks, derivatives."""
 
 import json
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -24,7 +25,7 @@ SIGMA = {
     "cubic": ko.Polynomial([0.0, 1.0, 0.0, 0.1]),
 }
 KERNEL = jnp.array([[1.2, 0.5, -0.3], [0.5, 0.9, 0.2], [-0.3, 0.2, 0.6]])
-OPTIONS = dict(weight_variance=1.3, bias_variance=0.1)
+OPTIONS: dict[str, Any] = dict(weight_variance=1.3, bias_variance=0.1)
 
 
 def inputs():
@@ -55,7 +56,7 @@ def network_of(kind: str, activation, depth: int):
     )
 
 
-def tangents(network, kernel=KERNEL, rates=None, tangent=None, **options):
+def tangents(network, kernel: Any = KERNEL, rates=None, tangent=None, **options):
     return ko.propagate(network, kernel, closure=ko.TangentKernel(rates, tangent), **options)
 
 
@@ -140,7 +141,7 @@ def test_rates_of_finite_networks():
     """E[Theta_aa] of a ReLU network is that of infinite width at every width, whatever the rates: by the
     gradients of all weights."""
     widths, depth, sigma = (6, 5, 7), 2, jax.nn.relu
-    rates = dict(weight=[0.7, 1.9], bias=[0.3, 0.6], input_weight=1.1, input_bias=0.4)
+    rates: dict[str, Any] = dict(weight=[0.7, 1.9], bias=[0.3, 0.6], input_weight=1.1, input_bias=0.4)
     x = jnp.array([0.8, -0.5])
 
     def output(parameters):
@@ -176,6 +177,7 @@ def test_standard_parametrisation():
     """lambda_W = rate n_l: every part of Theta but those of biases grows with the width."""
     network = ko.MLP(ko.Erf(), 2, relative_width=[1.0, 2.0, 0.5], **OPTIONS)
     rates = ko.LearningRates.standard(network, width=100, inputs=20, rate=0.1)
+    assert rates.weight is not None
     np.testing.assert_allclose(rates.weight, [10.0, 20.0])
     assert rates.input_weight == 2.0 and rates.output_weight == 5.0
     assert rates.bias == rates.input_bias == rates.output_bias == 0.1

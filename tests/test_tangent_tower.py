@@ -1,6 +1,7 @@
 """Statistics of the tangent kernel to order 1/n: references, theorems, symmetries, bounds."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def arguments(case):
     kernel, tangent = (jnp.atleast_2d(jnp.asarray(case[name])) for name in ("K1", "Theta1"))
     ends = dict(output_weight=case["lambda_W"], output_bias=case["lambda_b"])
     rates = ko.LearningRates(case["lambda_W"], case["lambda_b"], **ends)
-    variances = dict(weight_variance=case["C_W"], bias_variance=case["C_b"])
+    variances: dict[str, Any] = dict(weight_variance=case["C_W"], bias_variance=case["C_b"])
     return SIGMA[case["activation"]], kernel, tangent, rates, variances
 
 
@@ -164,7 +165,7 @@ def test_flow(name):
 def test_homogeneous_diagonals_have_no_shift(slope):
     """E[K_aa] and E[H_aa] of ReLU and leaky ReLU are those of infinite width at every width, biases or
     not; not so beside a skip connection, and not off the diagonal."""
-    options = dict(weight_variance=1.8, bias_variance=0.3)
+    options: dict[str, Any] = dict(weight_variance=1.8, bias_variance=0.3)
     sigma = ko.LeakyReLU(slope)
     closure = ko.TangentTower(8, ko.LearningRates(1.2, 0.4))
     network = ko.MLP(sigma, 5, relative_width=[1.0, 2.0, 0.5, 1.0, 3.0, 1.0], **options)
@@ -256,7 +257,7 @@ def test_tanh_at_criticality():
 
 # -- consistency -------------------------------------------------------------------------------------
 
-RESIDUAL = dict(residual_scale=[0.5, 0.4], weight_variance=1.5, bias_variance=0.1)
+RESIDUAL: dict[str, Any] = dict(residual_scale=[0.5, 0.4], weight_variance=1.5, bias_variance=0.1)
 
 
 @pytest.mark.slow
@@ -380,7 +381,7 @@ def test_derivatives(kind):
 
     @jax.jit
     def statistic(t):
-        options = dict(weight_variance=1.4 + t, bias_variance=0.1 + t / 5)
+        options: dict[str, Any] = dict(weight_variance=1.4 + t, bias_variance=0.1 + t / 5)
         rates = ko.LearningRates(1.1 + t, 0.3 - t, output_weight=0.8 + t)
         closure = ko.TangentTower(6, rates, single_order=8)
         kernel = KERNEL[:2, :2] + t * jnp.array([[0.2, 0.1], [0.1, 0.3]])
@@ -410,7 +411,7 @@ def test_derivatives(kind):
 
 @pytest.mark.parametrize("kind", ["mlp", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_float32(kind):
-    options = dict(weight_variance=1.5, bias_variance=0.1)
+    options: dict[str, Any] = dict(weight_variance=1.5, bias_variance=0.1)
     if kind == "mlp":
         network = ko.MLP(ko.GELU(), 3, **options)
     else:

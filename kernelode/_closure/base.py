@@ -150,7 +150,7 @@ class WidthMoments(NamedTuple):
     mean_correction: Float[Array, "*times n n"]
     covariance_truncation: Float[Array, "..."]
     correction_truncation: Float[Array, "*times n n"]
-    tangent: TangentMoments | None = None
+    tangent: Any = None
 
 
 class AbstractMomentClosure(AbstractClosure):

@@ -9,6 +9,7 @@ import numpy as np
 from .._support.archive import UNREADABLE, read_arrays, why_unreadable, write_arrays
 from ._elements import elements_of
 from ._rounds import BINS
+from ._tangent_sums import PARTS
 
 _FORMAT = 1
 #: What an `Ensemble` reads in its configuration.
@@ -16,6 +17,9 @@ _CONFIGURATION = (
     *("network", "kernel", "inputs", "width", "widths", "batch", "layers", "pairs", "dtype", "key"),
     *("controlled", "responses", "tangent_kernel", "fixed_gram", "output_weight_variance", "versions"),
 )
+
+#: Arrays of an `Ensemble` that may be None.
+_OPTIONAL = ("probe", "reference_tangent")
 
 
 def write_ensemble(ensemble: Any, path: pathlib.Path) -> None:
@@ -28,7 +32,7 @@ def write_ensemble(ensemble: Any, path: pathlib.Path) -> None:
         "reference_kernel": ensemble.reference_kernel,
         "reference_moment": ensemble.reference_moment,
         "counts": ensemble.counts,
-        **({} if ensemble.probe is None else {"probe": ensemble.probe}),
+        **{name: getattr(ensemble, name) for name in _OPTIONAL if getattr(ensemble, name) is not None},
         **{f"sums_{name}": values for name, values in ensemble.sums.items()},
     }
     write_arrays(path, arrays)
@@ -54,7 +58,7 @@ def read_ensemble(path: pathlib.Path) -> dict[str, Any]:
             "ended": str(arrays["ended"]),
             **{name: arrays[name] for name in ("ts", "reference_kernel", "reference_moment", "counts")},
             "sums": {k.removeprefix("sums_"): v for k, v in arrays.items() if k.startswith("sums_")},
-            "probe": arrays.get("probe"),
+            **{name: arrays.get(name) for name in _OPTIONAL},
         }
         wrong = _damage(fields)
     except UNREADABLE as error:
@@ -73,7 +77,12 @@ def _damage(fields: dict[str, Any]) -> str | None:
     if np.shape(configuration["kernel"]) != (inputs, inputs):
         return f"its kernel is not one of {inputs} inputs"
     expected = _shapes(configuration)
-    for name in ("ts", "reference_kernel", "reference_moment"):
+    required = ["ts", "reference_kernel", "reference_moment"]
+    if configuration["tangent_kernel"]:
+        if "rates" not in configuration:
+            return "its tangent kernels are those of an earlier version, without learning rates"
+        required.append("reference_tangent")
+    for name in required:
         if wrong := _wrong(name, fields[name], expected.pop(name)):
             return wrong
     if counts.shape != (BINS,) or counts.dtype.kind not in "iu":
@@ -88,7 +97,9 @@ def _damage(fields: dict[str, Any]) -> str | None:
     return next((wrong for wrong in found if wrong), None)
 
 
-def _wrong(name: str, values: np.ndarray, shape: tuple[int, ...]) -> str | None:
+def _wrong(name: str, values: np.ndarray | None, shape: tuple[int, ...]) -> str | None:
+    if values is None:
+        return f"it has no `{name}`"
     if values.shape != shape:
         return f"its `{name}` must have shape {shape}, got {values.shape}"
     if values.dtype.kind != "f":
@@ -111,5 +122,6 @@ def _shapes(configuration: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if configuration["responses"]:
         shapes["response"] = (BINS, layers, 2, 2 * count)
     if configuration["tangent_kernel"]:
-        shapes |= {"ntk": (BINS, layers, count), "ntk_square": (BINS, layers, count)}
+        shapes |= {name: (BINS, layers, count, *inner) for name, inner in PARTS.items()}
+        shapes["reference_tangent"] = (layers, count)
     return shapes

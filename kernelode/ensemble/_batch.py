@@ -18,43 +18,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from .._architecture import AbstractLayered, AbstractResidualNetwork
 from .._architecture.layer import Layer
-from ._elements import Elements, elements_of
+from ._draw import Draw, Sums
+from ._elements import Elements
 from ._factor import apply_factor
 from ._network import Data, block, first_layer, layer_weights, present, read_in
-from ._plan import Plan
 from ._reference import Reference
-from ._sampler import AbstractSampler
 from ._tangent_kernel import tangent_kernels
-
-#: Sums over a batch, by name; leading axis: the layers that are measured.
-Sums = dict[str, Array]
-
-
-class Draw(eqx.Module):
-    """Everything a batch needs besides its PRNG key.
-
-    - `start`: the factor A of K^0 = A A^T, or data.
-    - `tangents`: changes of A by which responses are measured.
-    - `widths`: n_l of layers 0 .. depth.
-    """
-
-    network: AbstractLayered
-    sampler: AbstractSampler
-    start: Array | Data
-    tangents: Array | None
-    widths: Array
-    reference: Reference
-    plan: Plan = eqx.field(static=True)
-
-    @property
-    def residual(self) -> bool:
-        return isinstance(self.network, AbstractResidualNetwork)
-
-    @property
-    def elements(self) -> Elements:
-        return elements_of(self.plan.inputs, pairs=self.plan.pairs)
 
 
 class Companion(eqx.Module):
@@ -92,11 +62,7 @@ def run_batch(draw: Draw, key) -> Sums:
         push = lambda tangent: jax.jvp(kernel, (draw.start,), (tangent,), has_aux=True)[1:]
         change, sums = jax.vmap(push, out_axes=(1, None))(draw.tangents)
         sums = sums | {"response": change}
-    if draw.plan.tangent_kernel:
-        theta = tangent_kernels(draw.network, draw.sampler, draw.plan, draw.widths, draw.start, key)
-        values = theta[:, draw.elements.first, draw.elements.second]
-        sums |= {"ntk": jnp.sum(values, axis=2), "ntk_square": jnp.sum(values**2, axis=2)}
-    return sums
+    return sums if draw.tangent_kernel is None else sums | tangent_kernels(draw, key)
 
 
 def _walk(draw: Draw, start, key) -> Sums:

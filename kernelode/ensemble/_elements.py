@@ -51,10 +51,15 @@ class Elements(NamedTuple):
         if not self.pairs:
             whole = values[..., 0, :, :]
             return whole[..., self.matrix[:, :, None, None], self.matrix[None, None]]
-        blocks = values[..., self.matrix, :, :]
-        swapped = blocks[..., ::-1, ::-1]
+        return self.unfold_pairs(values, 2)
+
+    def unfold_pairs(self, values: np.ndarray, axes: int) -> np.ndarray:
+        """What every pair a <= b has, with `axes` axes of its own which run over a before b: (..., E,
+        *own) -> (..., N, N, *own)."""
+        own = tuple(range(-axes, 0))
+        blocks = np.take(values, self.matrix, axis=-axes - 1)
         below = np.tril(np.ones(self.matrix.shape, bool), -1)
-        return np.where(below[:, :, None, None], swapped, blocks)
+        return np.where(below.reshape(*below.shape, *[1] * axes), np.flip(blocks, own), blocks)
 
 
 def elements_of(inputs: int, *, pairs: bool) -> Elements:

@@ -11,15 +11,14 @@ import numpy as np
 
 from .._architecture import AbstractArchitecture
 from .._architecture.describe import restore
-from .._support.checks import instance
 from .._support.probe import same_probe
 from ._archive import read_ensemble, write_ensemble
 from ._elements import Elements, elements_of
 from ._estimates import Estimates
-from ._measured import Measured, combine
+from ._measured import Measured
 
 #: Entries that may differ between two runs that are merged.
-_OF_THE_RUN = ("key", "versions")
+OF_THE_RUN = ("key", "versions")
 
 
 class Ensemble(eqx.Module):
@@ -32,6 +31,7 @@ class Ensemble(eqx.Module):
     - `ts`: depth t = sum of rho_l^2 of the layers measured (layer numbers for an MLP).
     - `ended`: by what: `samples`, `precision`, `time` or `interrupted`.
     - `counts`, `sums`: networks and sums by bin; what `merge` adds.
+    - `reference_tangent`: Theta of infinite width, if tangent kernels were measured.
     - `probe`: the activation's values at fixed points, by which it is known: its name is not enough. None
         in files of earlier versions, of which the reference, E[sigma sigma] at every layer, is compared.
     """
@@ -44,6 +44,7 @@ class Ensemble(eqx.Module):
     sums: dict[str, np.ndarray]
     ended: str
     probe: np.ndarray | None = None
+    reference_tangent: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -126,7 +127,7 @@ class Ensemble(eqx.Module):
         or have the same key: then they are the same samples.
         """
         mine, theirs = self.configuration, other.configuration
-        if differing := differences(self, other, _OF_THE_RUN):
+        if differing := differences(self, other, OF_THE_RUN):
             raise ValueError(f"The ensembles differ in {differing}: they cannot be merged.")
         keys = [*_keys(mine), *_keys(theirs)]
         if len(keys) > len({json.dumps(key) for key in keys}):
@@ -140,6 +141,7 @@ class Ensemble(eqx.Module):
             sums={name: values + other.sums[name] for name, values in self.sums.items()},
             ended=self.ended,
             probe=self.probe,
+            reference_tangent=self.reference_tangent,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -164,12 +166,13 @@ class Ensemble(eqx.Module):
         configuration among its attributes: `.to_netcdf` and `.to_zarr` write it."""
         import xarray
 
-        shapes = {1: ("a",), 2: ("a", "b"), 4: ("a", "b", "c", "d")}
+        shapes = {1: ("a",), 2: ("a", "b"), 4: ("a", "b", "c", "d"), 6: ("a", "b", "p", "q", "r", "s")}
         variables = {}
         for name in self.estimates.names:
             measured = getattr(self.estimates, name)
-            pairs = "covariance" in name and self.elements.pairs
-            inner = ("a", "b", "i", "j") if pairs else shapes[measured.value.ndim - 1]
+            inner = shapes[measured.value.ndim - 1]
+            if len(inner) == 4 and (self.elements.pairs or name.startswith("tangent")):
+                inner = ("a", "b", "i", "j")
             dims = ("layer", *inner)
             variables[name] = (dims, measured.value)
             variables[f"{name}_error"] = (dims, measured.standard_error)
@@ -184,62 +187,11 @@ class Ensemble(eqx.Module):
             elements=self.elements,
             kernel=self.reference_kernel,
             moment=self.reference_moment,
+            tangent=self.reference_tangent,
             output_weight_variance=self.configuration["output_weight_variance"],
             sums=self.sums,
             counts=self.counts,
         )
-
-
-class Extrapolation(eqx.Module):
-    """n to infinity from two widths, [n_2 f(n_2) - n_1 f(n_1)] / (n_2 - n_1), right to order 1/n^2."""
-
-    first: Ensemble
-    second: Ensemble
-
-    @property
-    def mean_correction(self) -> Measured:
-        """K1, (layers, N, N)."""
-        return self._limit("mean_correction")
-
-    @property
-    def kernel_covariance(self) -> Measured:
-        """V4, of the shape of `Ensemble.kernel_covariance`."""
-        return self._limit("kernel_covariance")
-
-    @property
-    def sigma_covariance(self) -> Measured:
-        """lim n Cov(G, G_sigma)."""
-        return self._limit("sigma_covariance")
-
-    @property
-    def ts(self) -> np.ndarray:
-        """Depths of the layers measured."""
-        return self.first.ts
-
-    @property
-    def elements(self) -> Elements:
-        """How the elements of kernels are stored."""
-        return self.first.elements
-
-    def _limit(self, name: str) -> Measured:
-        n1, n2 = self.first.width, self.second.width
-        values = getattr(self.first.estimates, name), getattr(self.second.estimates, name)
-        return combine(*values, -n1 / (n2 - n1), n2 / (n2 - n1))
-
-
-def extrapolate(first: Ensemble, second: Ensemble) -> Extrapolation:
-    """The limit of large width from ensembles of two widths, with its standard error.
-
-    **Raises** `ValueError` if the two differ in anything but width, samples and key, or not in width.
-    """
-    for name, ensemble in (("first", first), ("second", second)):
-        instance(name, ensemble, Ensemble, "an `Ensemble`, such as `sample` returns")
-    free = (*_OF_THE_RUN, "width", "widths", "neurons", "batch")
-    if differing := differences(first, second, free):
-        raise ValueError(f"The ensembles differ in {differing}: there is no common limit.")
-    if first.width == second.width:
-        raise ValueError(f"Two different widths are needed, both are {first.width}.")
-    return Extrapolation(first, second)
 
 
 def differences(mine: Ensemble, theirs: Ensemble, free: Sequence[str]) -> str:
@@ -255,7 +207,8 @@ def differences(mine: Ensemble, theirs: Ensemble, free: Sequence[str]) -> str:
             found.append("the activation, a function of the same name but of other values")
         elif not all(
             _near(getattr(mine, name), getattr(theirs, name))
-            for name in ("ts", "reference_kernel", "reference_moment")
+            for name in ("ts", "reference_kernel", "reference_moment", "reference_tangent")
+            if getattr(mine, name) is not None
         ):
             found.append(
                 "the mean kernel of their layers, so that functions of the same name must differ"

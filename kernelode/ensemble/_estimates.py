@@ -1,10 +1,13 @@
 """Estimates of kernel moments, with jackknife errors, from the sums over an ensemble."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import numpy as np
 
 from ._elements import Elements
 from ._measured import Measured, jackknife
+from ._tangent_sums import PARTS, covariance, mixed, variance
 
 
 class Estimates(eqx.Module):
@@ -14,6 +17,10 @@ class Estimates(eqx.Module):
     G_ab = h_a . h_b / n; of a feed-forward network the covariance of h given the weights before. G_sigma
     = sigma(h_a) . sigma(h_b) / n. All are for the finite width n of the ensemble: `kernel_covariance` is
     n Cov(G, G) there, V4 up to corrections of order 1/n.
+
+    H is the tangent kernel of the network's outputs i and j, and G their kernel, read out at each of the
+    layers; the estimates are n times the moments in `TangentMoments`, for every pair of inputs, with its
+    components and indices.
     """
 
     controlled: bool
@@ -21,6 +28,7 @@ class Estimates(eqx.Module):
     elements: Elements
     kernel: np.ndarray
     moment: np.ndarray
+    tangent: np.ndarray | None
     output_weight_variance: float
     sums: dict[str, np.ndarray]
     counts: np.ndarray
@@ -111,21 +119,52 @@ class Estimates(eqx.Module):
 
     @property
     def tangent_kernel(self) -> Measured:
-        """E[Theta] of the network read out at each layer, (layers, N, N), in the parametrisation of the
-        neural tangent kernel (docs/ensembles.md)."""
-        found = jackknife(lambda means, _: means["ntk"], self._named("ntk"), self.counts)
-        return found.map(self.elements.unfold)
+        """E[H_ii], the tangent kernel, (layers, N, N)."""
+        shift = self._tangent_mean()
+        return Measured(self.tangent + shift.value, shift.scatter).map(self.elements.unfold)
 
     @property
     def tangent_kernel_variance(self) -> Measured:
-        """n Var(Theta_ab), (layers, N, N)."""
-
-        def statistic(means, count):
-            variance = means["ntk_square"] - means["ntk"] ** 2
-            return (count / (count - 1))[:, None, None] * variance
-
-        found = jackknife(statistic, self._named("ntk", "ntk_square"), self.counts)
+        """n Var(H_ii,ab), (layers, N, N)."""
+        statistic = lambda means, count: variance(means, count, self.elements.triple)
+        found = jackknife(statistic, self._named("ntk", "ntk_own", "ntk_means"), self.counts)
         return found.map(lambda x: self.width * self.elements.unfold(x))
+
+    @property
+    def tangent_correction(self) -> Measured:
+        """n (E[H_ii] - Theta), Theta that of infinite width: (layers, N, N)."""
+        return self._tangent_mean().map(lambda x: self.width * self.elements.unfold(x))
+
+    @property
+    def tangent_covariance(self) -> Measured:
+        """A, n Cov(H_ii, H_jj), i != j: (layers, N, N, 3, 3)."""
+        statistic = lambda means, count: covariance(means, count, self.elements.triple)
+        return self._of_pairs(statistic, "ntk", "ntk_means", "ntk_others")
+
+    @property
+    def tangent_mixed(self) -> Measured:
+        """D, n Cov(G, H_ii): (layers, N, N, 3, 3), first the element of the kernel."""
+        statistic = lambda means, count: mixed(means, count, self.elements.triple)
+        return self._of_pairs(statistic, "ntk", "ntk_g", "ntk_mixed")
+
+    @property
+    def tangent_cross(self) -> Measured:
+        """F, n E[z_i,c z_j,d H_ij,ab], i != j: (layers, N, N, 2, 2, 2, 2), indices (c, a, d, b)."""
+        return self._of_pairs(lambda means, _: means["ntk_cross"], "ntk_cross")
+
+    @property
+    def tangent_exchange(self) -> Measured:
+        """B, n E[H_ij,pq H_ij,rs], i != j: (layers, N, N, 2, 2, 2, 2), indices (p, r, q, s)."""
+        return self._of_pairs(lambda means, _: means["ntk_exchange"], "ntk_exchange")
+
+    def _tangent_mean(self) -> Measured:
+        return jackknife(lambda means, _: means["ntk"], self._named("ntk"), self.counts)
+
+    def _of_pairs(self, statistic: Callable[..., np.ndarray], *names: str) -> Measured:
+        """n times a statistic of every pair a <= b; the last of `names` has its shape."""
+        axes = len(PARTS[names[-1]])
+        found = jackknife(statistic, self._named(*names), self.counts)
+        return found.map(lambda x: self.width * self.elements.unfold_pairs(x, axes))
 
     def _named(self, *names: str) -> dict[str, np.ndarray]:
         needed = {"response": "responses=True", "xx": "control=True"}

@@ -1,6 +1,6 @@
 """Estimates with standard errors, from sums over many batches: the delete-one-bin jackknife."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +27,10 @@ class Measured(NamedTuple):
         return Measured(linear(self.value), linear(self.scatter))
 
 
-def combine(first: Measured, second: Measured, a: float, b: float) -> Measured:
-    """a first + b second, for independent estimates."""
-    scatter = np.concatenate([a * first.scatter, b * second.scatter])
-    return Measured(a * first.value + b * second.value, scatter)
+def combine(estimates: Sequence[Measured], weights: Sequence[float]) -> Measured:
+    """The sum of estimates with weights, for independent estimates."""
+    value = np.sum([a * each.value for a, each in zip(weights, estimates)], axis=0)
+    return Measured(value, np.concatenate([a * each.scatter for a, each in zip(weights, estimates)]))
 
 
 def jackknife(

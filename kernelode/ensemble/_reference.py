@@ -6,6 +6,7 @@ integral with the theory that it judges. (Gauss-Legendre in both variables of ph
 u + A22 v, in panels between the kinks of sigma.)
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -99,7 +100,13 @@ def pair_integrals(activation: AbstractActivation, qa, qb, c) -> tuple[Array, Ar
     The derivatives are moments of f with second Hermite polynomials (integration by parts): none of sigma
     is needed. A second input that is parallel to the first has no direction of its own.
     """
-    kinks = kinks_of(activation)
+    return plane_integrals(activation, kinks_of(activation), qa, qb, c)
+
+
+def plane_integrals(
+    function: Callable[[Array], Array], kinks: tuple[float, ...], qa, qb, c
+) -> tuple[Array, Array]:
+    """The same of any function that is analytic between kinks, which may be jumps."""
     a11 = jnp.sqrt(qa)
     a21 = jnp.where(qa > 0, c / jnp.where(qa > 0, a11, 1), 0)
     rest = qb - a21**2
@@ -110,11 +117,11 @@ def pair_integrals(activation: AbstractActivation, qa, qb, c) -> tuple[Array, Ar
 
     def inner(u):
         v, weight_v = _panels([where(k - a21 * u, a22) for k in kinks], bool(kinks), qa)
-        y = activation(a21 * u + a22 * v) * weight_v
+        y = function(a21 * u + a22 * v) * weight_v
         return jnp.sum(y), jnp.sum(y * v), jnp.sum(y * (v**2 - 1))
 
     over_v = jax.vmap(inner)(u)
-    x = activation(a11 * u) * weight_u
+    x = function(a11 * u) * weight_u
     flat, once, twice = (x * part for part in over_v)
     hessian = jnp.array(
         [[jnp.sum(flat * (u**2 - 1)), jnp.sum(once * u)], [jnp.sum(once * u), jnp.sum(twice)]]

@@ -8,7 +8,8 @@ import jax.random as jr
 import numpy as np
 
 from .._numerics.devices import rounds
-from ._batch import Draw, run_batch
+from ._batch import run_batch
+from ._draw import Draw
 
 #: Sums are kept in this many bins, whose scatter gives the errors.
 BINS = 64

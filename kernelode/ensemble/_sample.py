@@ -12,6 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from .._architecture import AbstractArchitecture
+from .._architecture.rates import LearningRates
 from .._architecture.start import FixedGram, GaussianRows
 from .._support.checks import checked_key, described, flag, positive_integer, scalar
 from .._support.custom_types import KeyLike, RealLike
@@ -43,6 +44,7 @@ def sample(
     pairs: bool = False,
     responses: bool = False,
     tangent_kernel: bool = False,
+    rates: LearningRates | None = None,
     batch: int | None = None,
     dtype: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -73,7 +75,9 @@ def sample(
     - `pairs`: covariances within pairs of inputs only, O(N^2) in place of O(N^4).
     - `responses`: derivatives with respect to K^0 too, along the paths of the networks. Needs K^0 of
         full rank.
-    - `tangent_kernel`: the neural tangent kernel too. Needs `RealWeights`.
+    - `tangent_kernel`: the neural tangent kernel and its statistics too, of networks with several
+        outputs. Needs `RealWeights`.
+    - `rates`: the `LearningRates` that it is made with; by default those of the NTK parametrisation.
     - `batch`: networks drawn at once; by default what suits the cache.
     - `dtype`: of the samples; by default that of the inputs. Batches are added up in float64.
     - `checkpoint`: a .npz file, written every 20 seconds and at the end. If it exists, the run that
@@ -115,6 +119,7 @@ def sample(
         pairs=pairs,
         responses=responses,
         tangent_kernel=tangent_kernel,
+        rates=rates,
         batch=batch,
         dtype=dtype,
     )

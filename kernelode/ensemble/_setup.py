@@ -1,5 +1,6 @@
 """From what a user asks for to a run: every check that can be made before a network is drawn."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from .._architecture import (
     checked_layered,
 )
 from .._architecture.describe import describe
+from .._architecture.rates import LearningRates
 from .._architecture.start import FixedGram, GaussianRows
 from .._kernel import checked_kernel
 from .._support.checks import checked_layers, described, is_concrete, positive_integer
@@ -21,7 +23,7 @@ from .._support.files import versions
 from .._support.memory import check_memory
 from .._support.probe import probe
 from .._support.trees import cast
-from ._batch import Draw
+from ._draw import Draw
 from ._elements import elements_of
 from ._ensemble import Ensemble
 from ._factor import positive_factor
@@ -30,6 +32,9 @@ from ._plan import Plan
 from ._reference import reference_chain
 from ._rounds import BINS
 from ._sampler import AbstractSampler
+from ._tangent_kernel import OUTPUTS
+from ._tangent_setup import checked_rates, tangent_draw
+from ._tangent_sums import PARTS
 
 #: Numbers of one input in a batch, if its size is left to us: a few such arrays stay in the cache.
 _IN_CACHE = 2**15
@@ -49,6 +54,7 @@ def prepare(
     pairs: bool,
     responses: bool,
     tangent_kernel: bool,
+    rates: LearningRates | None,
     batch: int | None,
     dtype: Any,
 ) -> tuple[Draw, Ensemble]:
@@ -69,6 +75,7 @@ def prepare(
         raise ValueError("`control=True` needs `BlockLaw()` and one layer a block.")
     if tangent_kernel and sampler.coupled:
         raise ValueError("`tangent_kernel=True` needs weights: pass `sampler=RealWeights()`.")
+    rates = checked_rates(network, rates, tangent_kernel)
     literal = x is not None and not sampler.coupled
     if literal and responses:
         raise ValueError("`responses=True` changes K^0: pass a kernel, not `Data`, with `RealWeights()`.")
@@ -104,6 +111,9 @@ def prepare(
             f"The mean kernel overflows {dtype.name}: reduce the residual scale, depth or variances."
         )
     factor = _start_factor(kernel)
+    tangent = limit = None
+    if rates is not None:
+        tangent, limit = tangent_draw(network, rates, chain, elements, dtype)
     draw = Draw(
         network=cast(network, dtype),
         sampler=sampler,
@@ -111,6 +121,7 @@ def prepare(
         tangents=jnp.asarray(_tangents(factor), dtype) if responses else None,
         widths=jnp.asarray(widths, dtype),
         reference=jax.tree.map(lambda x: jnp.asarray(x, dtype), chain),
+        tangent_kernel=tangent,
         plan=plan,
     )
     here = list(plan.layers)
@@ -123,6 +134,7 @@ def prepare(
         "widths": list(widths),
         "key": {"impl": str(jax.random.key_impl(key)), "data": jax.random.key_data(key).tolist()},
         **plan._asdict(),
+        **({} if rates is None else {"rates": describe(rates)}),
         "layers": here,
         "versions": versions(),
     }
@@ -135,6 +147,7 @@ def prepare(
         sums={},
         ended="interrupted",
         probe=probe(network.activation),
+        reference_tangent=None if limit is None else limit[here],
     )
     return draw, empty
 
@@ -190,7 +203,9 @@ def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractLayered)
     per_network += (4 * count + 2 * plan.inputs) * plan.neurons * plan.controlled
     per_network *= 3 if plan.responses else 1
     if plan.tangent_kernel:
-        per_network += 3 * network.depth * network.layers_per_block * plan.inputs * plan.neurons
+        kept = OUTPUTS + 2  # gradients by every output, and what they start from
+        per_network += kept * network.depth * network.layers_per_block * plan.inputs * plan.neurons
+        per_network += 4 * (OUTPUTS * plan.inputs) ** 2
     # Devices of a CPU share its memory.
     copies = jax.local_device_count() if jax.default_backend() == "cpu" else 1
     needed = 1.5 * copies * per_network * plan.batch * np.dtype(plan.dtype).itemsize
@@ -200,7 +215,10 @@ def _check_sizes(plan: Plan, sampler: AbstractSampler, network: AbstractLayered)
     chain = 2 * 8.0 * (network.depth + 1) * (5 * count + plan.inputs**2)
     check_memory(chain, f"Mean kernels of {network.depth:,} layers", "Reduce the depth or the inputs.")
     seconds = 18 * count if plan.pairs else 2 * count**2
-    statistics = 8.0 * (BINS + 2) * len(plan.layers) * seconds * (3 if plan.controlled else 1)
+    seconds *= 3 if plan.controlled else 1
+    if plan.tangent_kernel:
+        seconds += count * sum(math.prod(shape) for shape in PARTS.values())
+    statistics = 8.0 * (BINS + 2) * len(plan.layers) * seconds
     check_memory(
         2 * statistics,
         f"Covariances of {count} kernel elements at {len(plan.layers)} layers",

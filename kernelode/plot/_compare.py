@@ -10,6 +10,11 @@ _SYMBOLS = {
     "mean_correction": r"$K_1$",
     "kernel_covariance": r"$V_4$",
     "limit_covariance": r"$V_4$",
+    "tangent_correction": r"$\Theta_1$",
+    "tangent_covariance": "A",
+    "tangent_mixed": "D",
+    "tangent_cross": "F",
+    "tangent_exchange": "B",
 }
 
 
