@@ -13,7 +13,7 @@ import pytest
 
 import kernelode as ko
 from kernelode import ensemble as en
-from kernelode._compare import _chi_square
+from kernelode._compare.compare import _chi_square
 
 from .helpers import pair_kernel, resnet
 

@@ -15,7 +15,7 @@ import pytest
 
 import kernelode as ko
 from kernelode import ensemble as en
-from kernelode._components import of_cross, of_exchange
+from kernelode._compare.components import of_cross, of_exchange
 from kernelode.ensemble._batch import run_batch
 from kernelode.ensemble._network import first_layer
 from kernelode.ensemble._normals import standard_normals

@@ -58,8 +58,8 @@ def moments_of(
 def check_covered(network: ko.AbstractArchitecture, kernel: np.ndarray, closure: ko.TangentTower) -> None:
     """**Raises** `BadInput` for inputs that the tower is not known for."""
     try:
-        closure.init(network, jnp.asarray(kernel))
-    except RuntimeError as error:  # an `eqx.error_if`, whose sentence stands amid advice on debugging
+        closure.prepare(network, jnp.asarray(kernel))
+    except ValueError as error:  # its sentence speaks of classes
         raise BadInput(
             "The theory needs samples of positive variance and, for an activation with kinks, none that "
             "is a multiple of another: leave out what repeats."

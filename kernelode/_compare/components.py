@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from ._kernel import element_inputs
+from .._kernel import element_inputs
 
 #: An index of the axes behind `layers` or `times`, and the inputs of every component.
 Components = tuple[tuple[np.ndarray, ...], list[tuple[int, ...]]]

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ._architecture.describe import describe
-from ._architecture.start import FixedGram, GaussianRows
-from ._closure.base import AbstractMomentClosure, TangentMoments
-from ._depth.solution import Solution
-from ._support.probe import probe, same_probe
-from .ensemble import Ensemble
+from .._architecture.describe import describe
+from .._architecture.start import FixedGram, GaussianRows
+from .._closure.base import AbstractMomentClosure, TangentMoments
+from .._depth.solution import Solution
+from .._support.probe import probe, same_probe
+from ..ensemble import Ensemble
 
 
 def tangent_moments(

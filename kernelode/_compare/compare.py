@@ -8,9 +8,13 @@ import equinox as eqx
 import numpy as np
 import scipy
 
-from ._closure.base import AbstractMomentClosure, AbstractPairable, AbstractTangentClosure
-from ._comparable import check_kernels, check_networks, common_depths, tangent_moments
-from ._components import (
+from .._closure.base import AbstractMomentClosure, AbstractPairable, AbstractTangentClosure
+from .._depth.solution import Solution
+from .._support.checks import described, instance
+from ..ensemble import Ensemble, Extrapolation, Measured
+from ..ensemble._rounds import FEWEST
+from .comparable import check_kernels, check_networks, common_depths, tangent_moments
+from .components import (
     Components,
     of_covariance,
     of_cross,
@@ -19,10 +23,6 @@ from ._components import (
     of_pair_covariance,
     pair_blocks,
 )
-from ._depth.solution import Solution
-from ._support.checks import described, instance
-from .ensemble import Ensemble, Extrapolation, Measured
-from .ensemble._rounds import FEWEST
 
 #: What a solution predicts of the kernel, by the name of the estimate.
 _KERNEL = ("mean_kernel", "mean_correction", "kernel_covariance", "limit_covariance")
