@@ -45,7 +45,7 @@ def test_one_variance_a_layer_is_one_for_all():
     ):
         closure = ko.WickTower(6) if isinstance(few, ko.ResNet) else ko.GOnly()
         one, other = (ko.propagate_pairs(net, KERNEL, closure=closure).moments for net in (few, many))
-        for x, y in zip(one, other):
+        for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             assert jnp.array_equal(x, y)
         assert jnp.array_equal(ko.response(few, KERNEL).diagonal, ko.response(many, KERNEL).diagonal)
 
@@ -148,7 +148,8 @@ def test_layers_of_a_users_own():
         bias_variance=jnp.full(3, 0.1),  # one a layer, as in the programs above
     )
     closure = ko.WickTower(6)
-    for one, other in zip(*(ko.propagate_pairs(n, KERNEL, closure=closure).moments for n in (own, same))):
+    moments = (ko.propagate_pairs(n, KERNEL, closure=closure).moments for n in (own, same))
+    for one, other in zip(*map(jax.tree.leaves, moments), strict=True):
         assert relative_error(one, other) < 1e-13
     draw = lambda net: ko.ensemble.sample(net, KERNEL, width=8, samples=64, key=jax.random.key(1))
     one, other = (draw(net).estimates.kernel_covariance.value for net in (own, same))

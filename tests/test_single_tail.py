@@ -170,7 +170,7 @@ def test_the_closure_of_a_flow_through_layers(net):
         ko.propagate_pairs(net, KERNEL, closure=c, layers=[3]).read_out
         for c in (closure, ko.WickTower(6, single_order=6))
     )
-    for one, other in zip(found, same):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(same), strict=True):
         assert jnp.array_equal(one, other)
 
 

@@ -11,13 +11,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .._architecture import AbstractArchitecture, AbstractResidualNetwork
 from .._architecture.rates import LearningRates, RatedLayer
 from .._architecture.start import GaussianRows
-from .._expectation.chaos import alignment
-from .._expectation.input_chaos import has_kinks
 from .._expectation.slopes import (
     InputSlopes,
     SingleSlopes,
@@ -27,16 +25,16 @@ from .._expectation.slopes import (
 )
 from .._kernel import input_pairs
 from .._numerics.chunks import map_in_chunks
-from .._support.checks import integer, is_concrete, refuse_where
+from .._support.checks import integer, is_concrete
 from .._support.custom_types import RealLike
 from .base import AbstractPairClosure, AbstractTangentClosure, WidthMoments, check_supported
-from .chaos_basis import basis_floor, degrees
-from .chaos_couplings import degree_step, top_degree
+from .chaos_couplings import top_degree
 from .singles import SINGLE_ORDER
-from .tangent_functions import PairFunctions, SingleFunctions, equal_inputs
+from .tangent_functions import PairFunctions, SingleFunctions
 from .tangent_kernel import TangentKernel
 from .tangent_layer import TangentLayer, tangent_layer
 from .tangent_moments import gather
+from .tangent_state import TangentTowers, covered, equal_pairs, sector_degrees, symmetric
 from .tangent_unit import (
     Kept,
     TangentUnit,
@@ -59,17 +57,6 @@ _CHUNK = 16
 #: The order for elements of one input along a flow: memory of degree p relaxes at the rate (p/2) Q/K,
 #: which steps have to follow, and at 40 they are no shorter than accuracy makes them.
 _FLOW_ORDER = 40
-
-
-class TangentTowers(eqx.Module):
-    """K0 and Theta of the inputs and of the pairs, and the towers of both."""
-
-    variances: Float[Array, " n"]
-    tangents: Float[Array, " n"]
-    covariances: Float[Array, " pairs"]
-    cotangents: Float[Array, " pairs"]
-    singles: TangentUnit
-    pairs: TangentUnit
 
 
 class _Inputs(NamedTuple):
@@ -133,7 +120,7 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     ) -> "TangentTower":
         self.base.prepare(network, kernel, ts)
         if is_concrete(kernel):
-            _covered(network, kernel)  # before anything is compiled; traced ones are checked by `init`
+            covered(network, kernel)  # before anything is compiled; traced ones are checked by `init`
         check_supported(network, GaussianRows())
         order, own = self.order, self.single_order
         if not isinstance(network, AbstractResidualNetwork):
@@ -150,7 +137,7 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         return self.base.flow_layer(network)
 
     def init(self, network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> TangentTowers:
-        first = self.base.init(network, _covered(network, kernel))
+        first = self.base.init(network, covered(network, kernel))
         theta = self.base.tangent_kernel(first)
         n, (rows, columns) = kernel.shape[0], input_pairs(kernel.shape[0])
         singles = begin_unit(1, self._kept_singles(network), kernel.dtype)
@@ -214,10 +201,10 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         )
 
     def mean_kernel(self, state: TangentTowers) -> Float[Array, "n n"]:
-        return _matrix(state.variances, state.covariances)
+        return symmetric(state.variances, state.covariances)
 
     def tangent_kernel(self, state: TangentTowers) -> Float[Array, "n n"]:
-        return _matrix(state.tangents, state.cotangents)
+        return symmetric(state.tangents, state.cotangents)
 
     def moments(self, network: AbstractArchitecture, state: TangentTowers) -> WidthMoments:
         if not isinstance(network, AbstractResidualNetwork):
@@ -242,10 +229,10 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         return jnp.maximum(of_values, of_slopes)
 
     def _kept(self, network: AbstractArchitecture) -> Kept:
-        return _sector_degrees(network, self.order)
+        return sector_degrees(network, self.order)
 
     def _kept_singles(self, network: AbstractArchitecture) -> Kept:
-        return _sector_degrees(network, self.order if self.single_order is None else self.single_order)
+        return sector_degrees(network, self.order if self.single_order is None else self.single_order)
 
     def _inputs(self, network: AbstractArchitecture, state: TangentTowers, layer: RatedLayer) -> _Inputs:
         kept, activation = self._kept_singles(network), network.activation
@@ -289,7 +276,7 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         """Moments over all pairs; of what is not given those of a layer given the layers before."""
         kernel, q = self.mean_kernel(state), state.variances
         same = np.eye(q.shape[0], dtype=bool)
-        same = same | _equal(network, q, kernel)
+        same = same | equal_pairs(network, q, kernel)
         conditional, errors = jax.vmap(conditional_moments), jax.vmap(unit_errors)
         return gather(
             kernel,
@@ -302,50 +289,6 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         )
 
 
-def _sector_degrees(network: AbstractArchitecture, order: int) -> Kept:
-    """Of sigma_e sigma_f, sigma_e sigma'_f and sigma'_e sigma'_f: where sigma is odd the first and the
-    last are even, the second is odd. The mean is no fluctuation of the first."""
-    step, floor = degree_step(network.activation), basis_floor(network.activation)
-    return (
-        degrees(order, step, floor),
-        degrees(order, step, floor, step - 1),
-        degrees(order, step, floor, 0),
-    )
-
-
 def _in_frame(q: Float[Array, "6"]) -> tuple[Array, Array, Array]:
     """The drift of (aa, bb, ab)."""
     return q[0], q[2], q[1]
-
-
-def _covered(network: AbstractArchitecture, kernel: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The kernel, if the tower is known for it."""
-    q = jnp.diagonal(kernel)
-    kernel = refuse_where(
-        kernel,
-        jnp.any(q <= 0),
-        "`TangentTower` needs inputs of positive variance; `TangentKernel` takes all.",
-    )
-    if not has_kinks(network.activation):
-        return kernel
-    _, gap = jax.vmap(jax.vmap(alignment, (None, 0, 0)), (0, None, 0))(q, q, kernel)
-    return refuse_where(
-        kernel,
-        jnp.any((gap <= 0) & ~_equal(network, q, kernel)),
-        "`TangentTower` needs inputs that are not parallel, for an activation with kinks (ReLU: unless "
-        "they are equal): leave out what is a multiple of another.",
-    )
-
-
-def _equal(
-    network: AbstractArchitecture, q: Float[Array, " n"], kernel: Float[Array, "n n"]
-) -> Bool[Array, "n n"]:
-    return equal_inputs(network.activation, q[:, None], q[None, :], kernel)
-
-
-def _matrix(diagonal: Float[Array, " n"], pairs: Float[Array, " pairs"]) -> Float[Array, "n n"]:
-    n = diagonal.shape[0]
-    rows, columns = input_pairs(n)
-    found = jnp.zeros((n, n), diagonal.dtype)
-    found = found.at[rows, columns].set(pairs).at[columns, rows].set(pairs)
-    return found.at[np.arange(n), np.arange(n)].set(diagonal)
