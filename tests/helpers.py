@@ -20,6 +20,20 @@ import kernelode as ko
 DATA = pathlib.Path(__file__).parent / "data"
 RESPONSE_REFERENCE = json.loads((DATA / "response_reference.json").read_text())
 
+NTK_REFERENCE: dict[str, dict[str, Any]] = {
+    case["name"]: case
+    for case in json.loads((DATA / "finite_width_ntk_reference.json").read_text())["cases"]
+}
+#: The activations of its cases.
+NTK_ACTIVATIONS: dict[str, ko.AbstractActivation] = {
+    "tanh": ko.Tanh(),
+    "gelu": ko.GELU(),
+    "sin": ko.Sin(),
+    "relu": ko.ReLU(),
+    "linear": ko.Linear(),
+    "cubic": ko.Polynomial([0.0, 1.0, 0.0, 0.1]),
+}
+
 #: Every activation of the library, and functions of users: a line here buys a newcomer all tests of laws
 #: (`laws.py`), those of the towers' truncation and of their tails.
 ACTIVATIONS: dict[str, ko.AbstractActivation] = {

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 from typing import Any
 
 import equinox as eqx
@@ -13,10 +12,9 @@ import pytest
 
 import kernelode as ko
 
-from .helpers import DATA, central_difference, each, pair_kernel, relative_error, resnet
+from .helpers import NTK_REFERENCE, central_difference, each, pair_kernel, relative_error, resnet
 
-CASES = json.loads((DATA / "finite_width_ntk_reference.json").read_text())["cases"]
-REFERENCE = {case["name"]: case for case in CASES if case["kind"] == "mlp_dntk"}
+REFERENCE = {name: case for name, case in NTK_REFERENCE.items() if case["kind"] == "mlp_dntk"}
 SIGMA = {"tanh": ko.Tanh(), "gelu": ko.GELU(), "relu": ko.ReLU(), "leaky": ko.LeakyReLU(0.3)}
 CURVED = ko.Polynomial([0.1, 1.0, 0.2, 0.1])
 KERNEL = pair_kernel(1.2, 0.8, 0.3)

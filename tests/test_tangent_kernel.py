@@ -1,6 +1,5 @@
 """The tangent kernel of infinite width: neural-tangents, references, finite networks, derivatives."""
 
-import json
 from typing import Any
 
 import diffrax
@@ -12,18 +11,16 @@ import pytest
 
 import kernelode as ko
 
-from .helpers import DATA, central_difference, each, relative_error
+from .helpers import (
+    NTK_ACTIVATIONS,
+    NTK_REFERENCE,
+    OwnField,
+    central_difference,
+    each,
+    relative_error,
+)
 
-CASES = json.loads((DATA / "finite_width_ntk_reference.json").read_text())["cases"]
-REFERENCE = {case["name"]: case for case in CASES if case["kind"] != "mlp_dntk"}
-SIGMA = {
-    "tanh": ko.Tanh(),
-    "gelu": ko.GELU(),
-    "sin": ko.Sin(),
-    "relu": ko.ReLU(),
-    "linear": ko.Linear(),
-    "cubic": ko.Polynomial([0.0, 1.0, 0.0, 0.1]),
-}
+REFERENCE = {name: case for name, case in NTK_REFERENCE.items() if case["kind"] != "mlp_dntk"}
 KERNEL = jnp.array([[1.2, 0.5, -0.3], [0.5, 0.9, 0.2], [-0.3, 0.2, 0.6]])
 OPTIONS: dict[str, Any] = dict(weight_variance=1.3, bias_variance=0.1)
 
@@ -75,7 +72,7 @@ def tangents(network, kernel: Any = KERNEL, rates=None, tangent=None, **options)
 )
 def test_as_neural_tangents(activation, kind, depth):
     """Also of equal, opposite and parallel inputs."""
-    network = network_of(kind, {**SIGMA, "erf": ko.Erf()}[activation], depth)
+    network = network_of(kind, {**NTK_ACTIVATIONS, "erf": ko.Erf()}[activation], depth)
     x = inputs()
     theirs = ko.baselines.neural_tangents_kernels(network, x)
     ours = tangents(network, network.read_in(x)).read_out
@@ -92,7 +89,7 @@ def test_reference(name):
     kernel, tangent = (jnp.atleast_2d(jnp.asarray(case[name])) for name in ("K1", "Theta1"))
     rates = ko.LearningRates(case["lambda_W"], case["lambda_b"])
     options = dict(weight_variance=case["C_W"], bias_variance=case["C_b"])
-    sigma = SIGMA[case["activation"]]
+    sigma = NTK_ACTIVATIONS[case["activation"]]
     closure = ko.TangentKernel(rates, tangent)
     if case["kind"] == "resnet_continuous":
         found = ko.solve(ko.ResNet(sigma, 1, **options), kernel, case["t"], closure=closure)
@@ -217,7 +214,7 @@ def test_rates_of_layers_along_a_flow():
 @pytest.mark.parametrize("name", [pytest.param("tanh", marks=pytest.mark.slow), "relu"])
 def test_rectangular(name):
     """Rows against columns, as the square kernel has them."""
-    network = network_of("resnet", SIGMA[name], 3)
+    network = network_of("resnet", NTK_ACTIVATIONS[name], 3)
     whole = network.read_in(inputs())
     rows, columns = np.arange(2), np.arange(2, 6)
     variances = jnp.diagonal(whole)
@@ -242,7 +239,7 @@ def test_derivatives(kernel, name):
     @jax.jit
     def theta(t):
         network = ko.ResNet(
-            SIGMA[name],
+            NTK_ACTIVATIONS[name],
             2,
             residual_scale=jnp.array([0.5, 0.4]) + 0.1 * t,
             weight_variance=1.3 + t,
@@ -262,7 +259,7 @@ def test_derivatives(kernel, name):
 
 @pytest.mark.parametrize("name", [pytest.param("tanh", marks=pytest.mark.slow), "gelu"])
 def test_float32(name):
-    network = network_of("resnet", SIGMA[name], 10)
+    network = network_of("resnet", NTK_ACTIVATIONS[name], 10)
     ours = tangents(network, KERNEL.astype(jnp.float32)).read_out.tangent_kernel
     assert ours.dtype == jnp.float32
     assert relative_error(ours, tangents(network).read_out.tangent_kernel) < 3e-6
@@ -287,28 +284,10 @@ def test_no_compilation_in_a_sweep():
     assert compiled == 1
 
 
-class Doubled(ko.AbstractArchitecture):
-    """A network with a drift of its own."""
-
-    activation: ko.AbstractActivation
-    depth: int = eqx.field(static=True, default=2)
-    input_weight_variance: jax.Array = eqx.field(converter=jnp.asarray, default=1.0)
-    input_bias_variance: jax.Array = eqx.field(converter=jnp.asarray, default=0.0)
-    output_weight_variance: jax.Array = eqx.field(converter=jnp.asarray, default=1.0)
-    output_bias_variance: jax.Array = eqx.field(converter=jnp.asarray, default=0.0)
-    last_width: jax.Array = eqx.field(converter=jnp.asarray, default=1.0)
-
-    def drift(self, kernel, layer):
-        return jax.tree.map(lambda q: 2 * q, layer.affine(self.activation, kernel))
-
-    def layers(self):
-        return ko.MLP(self.activation, self.depth).layers()
-
-
 def test_what_is_refused():
     network = ko.ResNet(ko.Erf(), 3, **OPTIONS)
     with pytest.raises(TypeError, match="Tangent kernels are known for networks of layers"):
-        tangents(Doubled(ko.Erf()))
+        tangents(OwnField(ko.Erf(), 2))
     with pytest.raises(ValueError, match="`rates.weight` must be a scalar or have one entry a layer"):
         tangents(network, rates=ko.LearningRates([1.0, 2.0]))
     with pytest.raises(ValueError, match="`weight` must be a scalar or have one entry a layer"):

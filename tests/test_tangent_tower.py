@@ -1,6 +1,5 @@
 """Statistics of the tangent kernel to order 1/n: references, theorems, symmetries, bounds."""
 
-import json
 from typing import Any
 
 import jax
@@ -10,22 +9,10 @@ import pytest
 
 import kernelode as ko
 
-from .helpers import DATA, central_difference, each, relative_error
+from .helpers import NTK_ACTIVATIONS, NTK_REFERENCE, central_difference, each, relative_error
 
-REFERENCE = {
-    case["name"]: case
-    for case in json.loads((DATA / "finite_width_ntk_reference.json").read_text())["cases"]
-}
-SIGMA = {
-    "tanh": ko.Tanh(),
-    "gelu": ko.GELU(),
-    "sin": ko.Sin(),
-    "relu": ko.ReLU(),
-    "linear": ko.Linear(),
-    "cubic": ko.Polynomial([0.0, 1.0, 0.0, 0.1]),
-}
 KIND = {
-    kind: {name: case for name, case in REFERENCE.items() if case["kind"] == kind}
+    kind: {name: case for name, case in NTK_REFERENCE.items() if case["kind"] == kind}
     for kind in ("mlp", "resnet", "resnet_continuous")
 }
 ELEMENTS = [(0, 0), (0, 1), (1, 1)]
@@ -37,7 +24,7 @@ def arguments(case):
     ends = dict(output_weight=case["lambda_W"], output_bias=case["lambda_b"])
     rates = ko.LearningRates(case["lambda_W"], case["lambda_b"], **ends)
     variances: dict[str, Any] = dict(weight_variance=case["C_W"], bias_variance=case["C_b"])
-    return SIGMA[case["activation"]], kernel, tangent, rates, variances
+    return NTK_ACTIVATIONS[case["activation"]], kernel, tangent, rates, variances
 
 
 def of_pair(tensor, a, b):
@@ -82,7 +69,7 @@ def at(moments, layer):
 @pytest.mark.parametrize("name", each(KIND["mlp"], "relu_p2_critical", "gelu_p1_at_Kstar"))
 def test_feed_forward(name):
     """All tensors, by quadratures over two and four inputs; exact, whatever the order."""
-    case = REFERENCE[name]
+    case = NTK_REFERENCE[name]
     sigma, kernel, tangent, rates, variances = arguments(case)
     widths = [*map(float, case["widths"]), 1.0]
     network = ko.MLP(sigma, len(widths) - 1, relative_width=widths, **variances)
@@ -106,7 +93,7 @@ def test_residual(name):
     """All tensors of the stream and of a read-out, by towers and by sums over two times.
 
     The references with tensors truncate the noise, and say how much their last orders changed."""
-    case = REFERENCE[name]
+    case = NTK_REFERENCE[name]
     sigma, kernel, tangent, rates, variances = arguments(case)
     ends = dict(output_weight_variance=case["C_W"], output_bias_variance=case["C_b"])
     network = ko.ResNet(
@@ -141,7 +128,7 @@ def test_residual(name):
 
 @pytest.mark.parametrize("name", each(KIND["resnet_continuous"]))
 def test_flow(name):
-    case = REFERENCE[name]
+    case = NTK_REFERENCE[name]
     sigma, kernel, tangent, rates, variances = arguments(case)
     closure = ko.TangentTower(28, rates, tangent)
     solution = ko.solve_pairs(ko.ResNet(sigma, 1, **variances), kernel, case["t"], closure=closure)
@@ -337,7 +324,7 @@ def test_truncation_in_random_draws(name):
         c = np.sqrt(q[0] * q[1]) * rng.uniform(-0.97, 0.97)
         kernel = jnp.array([[q[0], c], [c, q[1]]])
         scales, skips = rng.uniform(0.1, 0.8, 4), rng.uniform(0.7, 1, 4)
-        _check_bounds(SIGMA[name], kernel, scales, skips, order, 32)
+        _check_bounds(NTK_ACTIVATIONS[name], kernel, scales, skips, order, 32)
 
 
 def _check_bounds(sigma, kernel, scales, skips, low, high):

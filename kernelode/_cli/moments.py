@@ -9,14 +9,13 @@ import rich.console
 import typer
 
 import kernelode as ko
-from kernelode._support.archive import write_arrays
 from kernelode._support.progress import Progress
 
 from . import options
+from .at_width import Output, print_files, print_notes, save_figure, save_numbers
 from .data import load
 from .elements import print_elements, print_heading
-from .errors import writing
-from .figure import check_figure, save_axes
+from .figure import check_figure
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
 from .report import make_table
@@ -46,14 +45,7 @@ def moments(
         ),
     ] = ClosureName.wick_tower,
     order: Order = 16,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            help="Save all moments at the saved layers: .npz.",
-            metavar="FILE",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    output: Output = None,
     json: options.Json = False,
     plot: options.Plot = None,
 ) -> None:
@@ -106,19 +98,9 @@ def moments(
         "standard_deviation": np.asarray(at.standard_deviation),
         **{name: np.asarray(value) for name, value in found._asdict().items()},
     }
-    if archive is not None:
-        with writing("--output", archive):
-            write_arrays(archive, numbers)
-    if figure is not None:
-        elements = [(0, 0), (0, 1)] if len(inputs.samples) > 1 else [(0, 0)]
-        from kernelode.plot import plot_kernel_at_width
-
-        def draw(axes):
-            plot_kernel_at_width(axes, layers, at, found.mean_kernel, elements)
-            axes.set_xlabel("layer")
-            axes.set_ylabel(f"kernel, n = {width:g}: mean and spread")
-
-        save_axes(figure, draw)
+    save_numbers(archive, numbers)
+    labels = "layer", f"kernel, n = {width:g}: mean and spread"
+    save_figure(figure, layers, at, found.mean_kernel, labels=labels)
     if json:
         document = {name: value.tolist() for name, value in numbers.items()}
         document |= {"closure": closure.value, "quadrature_error": error, "factor": inputs.factor}
@@ -128,9 +110,7 @@ def moments(
         print_heading(console, inputs, network, width)
         last = jax.tree.map(lambda x: np.asarray(x)[-1], found)
         _print(console, inputs.samples, width, closure, last, float(at.validity[-1]), error)
-        for what, path in (("Moments", archive), ("Figure", figure)):
-            if path is not None:
-                print(f"{what}: {path}")
+        print_files(archive, figure)
 
 
 def _print(console, samples, width, closure, last: ko.WidthMoments, validity, error) -> None:
@@ -148,11 +128,4 @@ def _print(console, samples, width, closure, last: ko.WidthMoments, validity, er
         return last.mean_kernel[a, b], last.mean_correction[a, b] / width, of_shift, spread, of_spread
 
     print_elements(console, table, samples, cells)
-    console.print(
-        f"* Corrections over the kernel, at most: {validity:.2g}; neglected: of the order of its square."
-    )
-    if validity > 0.5:
-        console.print(
-            "* Corrections are not small: at this width and depth the numbers are a rough guide at best."
-        )
-    console.print(f"* Relative error of the Gaussian expectations, estimated: {error:.1g}.")
+    print_notes(console, validity, error)

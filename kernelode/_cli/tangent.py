@@ -9,14 +9,13 @@ import rich.console
 import typer
 
 import kernelode as ko
-from kernelode._support.archive import write_arrays
 from kernelode._support.progress import Progress
 
 from . import options
+from .at_width import Output, print_files, print_notes, save_figure, save_numbers
 from .data import load
 from .elements import print_elements, print_heading
-from .errors import writing
-from .figure import check_figure, save_axes
+from .figure import check_figure
 from .inputs import draw_inputs
 from .options import ActivationName, Recipe
 from .report import make_table
@@ -48,14 +47,7 @@ def tangent(
     ] = None,
     bias_rate: Annotated[float | None, _rate("lambda_b of blocks and read-out. By default C_b.")] = None,
     order: Order = 16,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            help="Save all moments at the saved layers: .npz.",
-            metavar="FILE",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    output: Output = None,
     json: options.Json = False,
     plot: options.Plot = None,
 ) -> None:
@@ -118,19 +110,9 @@ def tangent(
         "validity": np.asarray(at.validity),
         **{name: np.asarray(value) for name, value in vars(found).items()},
     }
-    if archive is not None:
-        with writing("--output", archive):
-            write_arrays(archive, numbers)
-    if figure is not None:
-        elements = [(0, 0), (0, 1)] if len(inputs.samples) > 1 else [(0, 0)]
-        from kernelode.plot import plot_kernel_at_width
-
-        def draw(axes):
-            plot_kernel_at_width(axes, layers, at, found.tangent_kernel, elements, symbol="H")
-            axes.set_xlabel("layer before the read-out")
-            axes.set_ylabel(f"tangent kernel, n = {width:g}")
-
-        save_axes(figure, draw)
+    save_numbers(archive, numbers)
+    labels = "layer before the read-out", f"tangent kernel, n = {width:g}"
+    save_figure(figure, layers, at, found.tangent_kernel, labels=labels, symbol="H")
     if json:
         document = {name: value.tolist() for name, value in numbers.items()}
         document |= {"quadrature_error": error, "factor": inputs.factor}
@@ -140,9 +122,7 @@ def tangent(
         print_heading(console, inputs, network, width)
         last = jax.tree.map(lambda x: np.asarray(x)[-1], found)
         _print(console, inputs.samples, width, last, float(at.validity[-1]), error)
-        for what, path in (("Moments", archive), ("Figure", figure)):
-            if path is not None:
-                print(f"{what}: {path}")
+        print_files(archive, figure)
 
 
 def _print(console, samples, width, last: ko.TangentMoments, validity, error) -> None:
@@ -163,11 +143,4 @@ def _print(console, samples, width, last: ko.TangentMoments, validity, error) ->
         return theta, theta + shift, *(x / abs(theta) if theta else np.nan for x in relative)
 
     print_elements(console, table, samples, cells)
-    console.print(
-        f"* Corrections over the kernel, at most: {validity:.2g}; neglected: of the order of its square."
-    )
-    if validity > 0.5:
-        console.print(
-            "* Corrections are not small: at this width and depth the numbers are a rough guide at best."
-        )
-    console.print(f"* Relative error of the Gaussian expectations, estimated: {error:.1g}.")
+    print_notes(console, validity, error)

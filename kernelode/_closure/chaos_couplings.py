@@ -25,6 +25,7 @@ from .._expectation.chaos import (
     uncorrelated_coefficients,
 )
 from .._expectation.input_chaos import InputChaos, has_kinks, kinks_of
+from .._expectation.nodes import TERMS
 from .._expectation.parallel import parallel_coefficients, replaced
 from .._expectation.products import PairProducts
 from .._expectation.wedge import homogeneous_coefficients
@@ -53,6 +54,12 @@ def degree_step(activation: AbstractActivation) -> int:
 def top_degree(order: int) -> int:
     """The highest degree that a layer needs: two more than are kept, and four for D^2 Q."""
     return max(order + 2, 4)
+
+
+def check_terms(order: int, terms: int) -> None:
+    """**Raises** `ValueError` for more orders of a Hermite expansion than there are nodes for."""
+    if not 1 <= terms <= TERMS - top_degree(order):
+        raise ValueError(f"`terms` must lie between 1 and {TERMS - top_degree(order)}, got {terms}.")
 
 
 class PairChaos(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._activation.base import AbstractActivation, AbstractHomogeneousActivation
+from .._expectation.chaos import parallel_rounding
 from .._expectation.input_chaos import has_kinks
 from .._expectation.slopes import (
     FOURTH,
@@ -67,11 +68,6 @@ class AbstractFunctions(eqx.Module):
         """The element of each label."""
         found = [tuple(x) for x in self.elements]
         return np.array([found.index((min(x), max(x))) for x in self.labels])
-
-    @property
-    def means(self) -> tuple[Array, Array]:
-        """E[sigma_e sigma_f] and E[sigma'_e sigma'_f]."""
-        return self.values[self.lowest], self.slopes[self.lowest]
 
     @property
     def lowest(self) -> tuple:
@@ -202,8 +198,7 @@ def equal_inputs(activation: AbstractActivation, qa: Array, qb: Array, c: Array)
     are known: of homogeneous activations, by the wedges."""
     if not isinstance(activation, AbstractHomogeneousActivation):
         return jnp.zeros(jnp.broadcast_shapes(qa.shape, qb.shape, c.shape), bool)
-    rounding = max(1e-12, 32 * jnp.finfo(c.dtype).eps)
-    near = lambda x: jnp.abs(x - qa) <= rounding * qa
+    near = lambda x: jnp.abs(x - qa) <= parallel_rounding(c.dtype) * qa
     return near(qb) & near(c)
 
 

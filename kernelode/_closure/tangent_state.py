@@ -3,13 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._architecture import AbstractArchitecture
 from .._expectation.chaos import alignment
 from .._expectation.input_chaos import has_kinks
-from .._kernel import input_pairs
 from .._support.checks import refuse_where
 from .chaos_basis import basis_floor, degrees
 from .chaos_couplings import degree_step
@@ -63,12 +61,3 @@ def equal_pairs(
 ) -> Bool[Array, "n n"]:
     """Which inputs are the same, and known as such."""
     return equal_inputs(network.activation, q[:, None], q[None, :], kernel)
-
-
-def symmetric(diagonal: Float[Array, " n"], pairs: Float[Array, " pairs"]) -> Float[Array, "n n"]:
-    """The matrix of what inputs and pairs have."""
-    n = diagonal.shape[0]
-    rows, columns = input_pairs(n)
-    found = jnp.zeros((n, n), diagonal.dtype)
-    found = found.at[rows, columns].set(pairs).at[columns, rows].set(pairs)
-    return found.at[np.arange(n), np.arange(n)].set(diagonal)

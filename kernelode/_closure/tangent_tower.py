@@ -23,18 +23,18 @@ from .._expectation.slopes import (
     single_slopes,
     slopes_error,
 )
-from .._kernel import input_pairs
+from .._kernel import input_pairs, symmetric
 from .._numerics.chunks import map_in_chunks
 from .._support.checks import integer, is_concrete
 from .._support.custom_types import RealLike
 from .base import AbstractPairClosure, AbstractTangentClosure, WidthMoments, check_supported
-from .chaos_couplings import top_degree
+from .chaos_couplings import check_terms, top_degree
 from .singles import SINGLE_ORDER
 from .tangent_functions import PairFunctions, SingleFunctions
 from .tangent_kernel import TangentKernel
 from .tangent_layer import TangentLayer, tangent_layer
 from .tangent_moments import gather
-from .tangent_state import TangentTowers, covered, equal_pairs, sector_degrees, symmetric
+from .tangent_state import TangentTowers, covered, equal_pairs, sector_degrees
 from .tangent_unit import (
     Kept,
     TangentUnit,
@@ -108,10 +108,7 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
         self.order = integer("order", order, least=2)
         self.base = TangentKernel(rates, tangent)
         self.terms = integer("terms", terms, least=1)
-        if self.terms > 1024 - top_degree(self.order):
-            raise ValueError(
-                f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {terms}."
-            )
+        check_terms(self.order, self.terms)
         own = single_order
         self.single_order = own if own is None else integer("single_order", own, least=2)
 
@@ -275,8 +272,7 @@ class TangentTower(AbstractPairClosure, AbstractTangentClosure):
     ) -> WidthMoments:
         """Moments over all pairs; of what is not given those of a layer given the layers before."""
         kernel, q = self.mean_kernel(state), state.variances
-        same = np.eye(q.shape[0], dtype=bool)
-        same = same | equal_pairs(network, q, kernel)
+        same = np.eye(q.shape[0], dtype=bool) | equal_pairs(network, q, kernel)
         conditional, errors = jax.vmap(conditional_moments), jax.vmap(unit_errors)
         return gather(
             kernel,

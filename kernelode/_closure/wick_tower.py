@@ -25,7 +25,7 @@ from .chaos_basis import (
     second_power,
     turning,
 )
-from .chaos_couplings import degree_step, top_degree
+from .chaos_couplings import check_terms, degree_step
 from .elements import all_elements, wishart
 from .four_point import FourPointTower, entries_of, four_point_layer, frames_of, matrix_of
 from .layouts import four_point_moments
@@ -95,10 +95,7 @@ class WickTower(AbstractPairable):
         if self.order is None:
             return
         integer("order", self.order, least=2)
-        if not 1 <= self.terms <= 1024 - top_degree(self.order):
-            raise ValueError(
-                f"`terms` must lie between 1 and {1024 - top_degree(self.order)}, got {self.terms}."
-            )
+        check_terms(self.order, self.terms)
 
     def pairs(self) -> AbstractPairClosure:
         return WickTowerPairs(

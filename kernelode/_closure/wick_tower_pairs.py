@@ -21,7 +21,7 @@ from .._expectation.products import (
     input_products,
     pair_products,
 )
-from .._kernel import input_pairs, pair_numbers
+from .._kernel import input_pairs, symmetric
 from .._numerics.chunks import map_in_chunks
 from .base import AbstractPairClosure, WidthMoments, check_supported
 from .chaos_basis import frame
@@ -36,6 +36,7 @@ from .chaos_couplings import (
 )
 from .elements import PAIR
 from .order import chosen_order
+from .pair_blocks import over_pairs
 from .single_tower import SingleMoments, SingleTower, single_moments, single_push, single_rate
 from .singles import (
     along_flow,
@@ -119,11 +120,7 @@ class WickTowerPairs(AbstractPairClosure):
         return self.layer(network, state, layer)
 
     def mean_kernel(self, state: PairTowers) -> Float[Array, "n n"]:
-        n = state.variances.shape[0]
-        rows, columns = input_pairs(n)
-        kernel = jnp.zeros((n, n), state.variances.dtype)
-        kernel = kernel.at[rows, columns].set(state.covariances).at[columns, rows].set(state.covariances)
-        return kernel.at[np.arange(n), np.arange(n)].set(state.variances)
+        return symmetric(state.variances, state.covariances)
 
     def moments(self, network: AbstractArchitecture, state: PairTowers) -> WidthMoments:
         rows, columns = input_pairs(state.variances.shape[0])
@@ -234,32 +231,17 @@ class WickTowerPairs(AbstractPairClosure):
 
     def _collect(self, kernel: Any, covariance: Array, towers: Tower, own: SingleMoments) -> WidthMoments:
         """Pair blocks in both orders, and those of each input with itself."""
-        n = kernel.shape[0]
-        index, swapped = pair_numbers(n), np.tril(np.ones((n, n), bool), k=-1)  # of (b, a)
-        flip = np.array([2, 1, 0])
-        alone = np.eye(n, dtype=bool)
-        a, b = np.indices((n, n))
-
-        def expand(block, of_input):
-            if n == 1:
-                return jnp.broadcast_to(of_input.reshape(1, 1, 1, 1), (1, 1, 3, 3))
-            block = block[index]
-            block = jnp.where(swapped[..., None, None], block[..., flip, :][..., flip], block)
-            block = block.at[..., 0, 0].set(of_input[a]).at[..., 2, 2].set(of_input[b])
-            return jnp.where(alone[..., None, None], of_input[a][..., None, None], block)
-
-        def expand_shift(shift, of_input):
-            matrix = jnp.zeros((n, n), of_input.dtype) if n == 1 else shift[:, 1][index]
-            return jnp.where(alone, of_input[:, None], matrix)
-
-        whole = expand(covariance, own.covariance)
+        alone = np.eye(kernel.shape[0], dtype=bool)
+        blocks = lambda of_input, pairs: over_pairs(alone, of_input[:, None, None], pairs)
+        shifts = lambda of_input, pairs: over_pairs(alone, of_input[:, None], pairs)[..., 1]
+        whole = blocks(own.covariance, covariance)
         return WidthMoments(
             mean_kernel=kernel,
             kernel_covariance=whole,
             kernel_variance=whole[..., 1, 1],
-            mean_correction=expand_shift(towers.correction, own.correction),
-            covariance_truncation=expand(towers.neglected.covariance, own.covariance_error),
-            correction_truncation=expand_shift(towers.neglected.correction, own.correction_error),
+            mean_correction=shifts(own.correction, towers.correction),
+            covariance_truncation=blocks(own.covariance_error, towers.neglected.covariance),
+            correction_truncation=shifts(own.correction_error, towers.neglected.correction),
         )
 
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .._activation import scale
@@ -110,8 +111,13 @@ def correlation(
     """corr and corr' of a pair; zero correlation where a variance is zero. Inputs whose corr'^2 is
     rounding count as parallel."""
     corr, gap = scale.correlation(a, b, c)
-    parallel = gap <= max(1e-12, 32 * jnp.finfo(gap.dtype).eps)
+    parallel = gap <= parallel_rounding(gap.dtype)
     return jnp.clip(corr, -1, 1), jnp.where(parallel, 0, jnp.sqrt(jnp.where(parallel, 1, gap)))
+
+
+def parallel_rounding(dtype: DTypeLike) -> float:
+    """The corr'^2 up to which inputs count as parallel."""
+    return max(1e-12, 32 * float(jnp.finfo(dtype).eps))
 
 
 @jax.custom_jvp

@@ -5,6 +5,7 @@ from .elements import (
     input_pairs as input_pairs,
     own_elements as own_elements,
     pair_numbers as pair_numbers,
+    symmetric as symmetric,
 )
 from .input import input_kernel as input_kernel
 from .kinds import (

@@ -1,7 +1,8 @@
 """The numbering of a kernel's elements (a, b), a <= b, and of its pairs a < b: row after row."""
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 
 def element_inputs(n: int) -> tuple[Int[np.ndarray, " elements"], Int[np.ndarray, " elements"]]:
@@ -22,6 +23,15 @@ def element_numbers(n: int) -> Int[np.ndarray, "n n"]:
 def pair_numbers(n: int) -> Int[np.ndarray, "n n"]:
     """The number of the pair {a, b}, in either order; zero for an input with itself."""
     return _numbers(n, *input_pairs(n))
+
+
+def symmetric(diagonal: Float[Array, " n"], pairs: Float[Array, " pairs"]) -> Float[Array, "n n"]:
+    """The matrix of what inputs and what pairs have."""
+    n = diagonal.shape[0]
+    rows, columns = input_pairs(n)
+    found = jnp.zeros((n, n), diagonal.dtype)
+    found = found.at[rows, columns].set(pairs).at[columns, rows].set(pairs)
+    return found.at[np.arange(n), np.arange(n)].set(diagonal)
 
 
 def own_elements(n: int) -> Int[np.ndarray, "elements 3"]:
